@@ -1,0 +1,46 @@
+# Two commands to know: `make demo` and `make test`. `make check` is what reviewers run first; `make bench` measures.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# No interpreter is downloaded: the one on this machine is what users have.
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+
+.PHONY: help setup demo test check bench lock format clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(READY) ## install the locked workspace into .venv
+
+$(READY): requirements/workspace.txt shared/pyproject.toml device/pyproject.toml host/pyproject.toml tools/setup.sh
+	@sh tools/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: setup ## the whole story on this machine, in under two minutes (ARGS="--keep" leaves it running)
+	@$(BIN)/tflotilla demo $(ARGS)
+
+test: setup ## every test that this machine can run
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## formatting, lint, types, architecture
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## measure what the README claims
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+format: setup ## format and fix what can be fixed by itself
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: setup ## pin every dependency again, with hashes
+	@sh tools/lock.sh "$(BIN)/uv"
+
+clean: ## remove what setup made
+	rm -rf $(VENV) .tools

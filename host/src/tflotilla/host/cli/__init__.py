@@ -1,0 +1,121 @@
+"""The command line: one module per command, found here by name, its heavy imports inside the command.
+
+What this module does NOT do: anything but parsing, dispatch and the one place where errors become exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+import typer
+import typer.main
+
+from tflotilla.host.cli.output import complain
+from tflotilla.shared.contract.errors import TflotillaError
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+#: Command → module below `tflotilla.host.cli`; the module has either a function of the command's name or an `app`.
+COMMANDS = {
+    "convert": "convert",
+    "inspect": "inspect",
+    "evaluate": "evaluate",
+    "bundle": "bundle",
+    "board": "board",
+    "check": "check",
+    "deploy": "deploy",
+    "status": "status",
+    "watch": "watch",
+    "benchmark": "benchmark",
+    "rollback": "rollback",
+    "lab": "lab",
+    "demo": "demo",
+}
+
+_EPILOG = """Exit codes: 0 done, 1 some boards failed in different ways, 2 usage, 3 bad input, 4 incompatible,
+5 unreachable, 6 host key or login refused, 7 board lacks something, 8 signature or digest, 9 probe failed, 10 MQTT,
+11 conflict, 12 not convertible, 70 a bug of ours, 130 interrupted."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands by name, each module imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a first use, not of the alphabet."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and build one command; None for a name that isn't one."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"tflotilla.host.cli.{COMMANDS[cmd_name]}")
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            app.command(cmd_name)(getattr(module, cmd_name))
+        command = typer.main.get_command(app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog=_EPILOG,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from tflotilla.host import __version__
+
+        typer.echo(f"tflotilla {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tflotilla(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """From a trained model to a verified, measured, watched model on every board you own, over SSH and MQTT."""
+    del version
+
+
+def main() -> None:
+    """Run the command line; every failure is one line on stderr and an exit code of its own class."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+    except TflotillaError as error:
+        complain(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`): not an error, and nothing may be written any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("TFLOTILLA_DEBUG"):
+            raise
+        complain(f"a bug of tflotilla: {type(error).__name__}: {error} (run again with TFLOTILLA_DEBUG=1 to see where)")
+        return EXIT_BUG
+    return result if isinstance(result, int) else 0

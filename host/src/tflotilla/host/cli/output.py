@@ -1,0 +1,90 @@
+"""How commands speak: tables for people, JSON for machines, plain text when piped, errors on stderr.
+
+Results go to stdout, everything else (progress, notes, errors) to stderr, so `--json` can always be piped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tflotilla.shared.contract import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.console import Console
+
+_PIPED_WIDTH = 200
+
+
+@functools.cache
+def console() -> Console:
+    """Return the console on stdout; wide and without colours when piped."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+@functools.cache
+def notes() -> Console:
+    """Return the console on stderr, for whatever is not the result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr: `tflotilla: message`. Control characters of foreign words are shown, not obeyed."""
+    line = " ".join(message.split("\n"))
+    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    sys.stderr.write(f"tflotilla: {safe}\n")
+
+
+def note(message: str) -> None:
+    """Print a line for people on stderr."""
+    from rich.markup import escape
+
+    notes().print(escape(message))
+
+
+def emit_json(document: Any) -> None:  # noqa: ANN401 - any contract value or JSON document
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(codec.encode(document), indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in `right` are figures. Piped, it is plain text with a header line."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    fancy = console().is_terminal
+    table = Table(title=title if fancy else None, box=box.SIMPLE_HEAD if fancy else None, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=not fancy)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[str], None]]:
+    """Show that something long is going on; the yielded function replaces the description.
+
+    A spinner with elapsed time on a terminal, one line per change elsewhere.
+    """
+    if not notes().is_terminal:
+        note(description)
+        yield note
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=notes(), transient=True
+    ) as bar:
+        task = bar.add_task(description)
+        yield lambda text: bar.update(task, description=text)

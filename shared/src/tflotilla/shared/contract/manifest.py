@@ -1,0 +1,170 @@
+"""The bundle manifest: what a release is, needs and promises. Full text: docs/contract.md.
+
+The digest of a bundle is the SHA-256 of its manifest's bytes; the manifest names every other file by size and
+SHA-256, so one signature over `manifest.json` covers every behaviour-bearing byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tflotilla.shared.contract import codec, digest
+from tflotilla.shared.contract.errors import ContractError
+from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
+from tflotilla.shared.contract.tensors import QuantizationScheme, TensorSpec
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+MODEL = "model.tflite"
+LABELS = "labels.txt"
+GOLDENS = "goldens.npz"
+#: SSHSIG namespace: a signature made for another purpose is not a signature of a bundle.
+SIGNATURE_NAMESPACE = "tflotilla-bundle"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
+_VERSION = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.+-]{0,62})?")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """Size and digest of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be a file. Raises ValueError."""
+        digest.check(self.sha256)
+        if self.size < 0:
+            message = f"size must not be negative, it is {self.size}"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class OpRequirement:
+    """One operator at one version: the pair a runtime's resolver accepts or refuses."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequirements:
+    """What a runtime and a board must offer to run the model."""
+
+    ops: tuple[OpRequirement, ...]
+    custom_ops: tuple[str, ...] = ()
+    #: TensorFlow ops that need the Flex delegate.
+    flex_ops: tuple[str, ...] = ()
+    #: From the file's `min_runtime_version` metadata; advisory: op versions decide.
+    min_runtime_version: str | None = None
+    #: Lower bound of the memory for activations, None when a shape is dynamic.
+    arena_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldenPolicy:
+    """How closely a board must reproduce `goldens.npz`.
+
+    Integer outputs may differ by `tolerance_lsb` quantization steps, float outputs by `tolerance_absolute` plus
+    `tolerance_relative` times the largest magnitude of that output.
+    """
+
+    count: int
+    runtime: str
+    tolerance_lsb: int = 1
+    tolerance_absolute: float = 1e-4
+    tolerance_relative: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSummary:
+    """What the model scored on the host, on labelled data, with the runtime named."""
+
+    samples: int
+    accuracy: float
+    runtime: str
+    float_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPolicy:
+    """When a candidate is refused in the probe, and when it is undone in the confirm window.
+
+    None means "no limit". `max_p99_ratio` compares with the previous bundle on the same board.
+    """
+
+    probe_timeout_s: float = 60.0
+    max_p99_ms: float | None = None
+    max_rss_mib: float | None = None
+    confirm_window_s: float = 10.0
+    max_error_rate: float = 0.01
+    max_p99_ratio: float | None = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One release of a model."""
+
+    schema: int
+    name: str
+    version: str
+    #: Increases with every release of `name`; a board refuses one that is not newer, against replayed old bundles.
+    release: int
+    created: str
+    scheme: QuantizationScheme
+    files: Mapping[str, FileEntry]
+    requirements: ModelRequirements
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    postprocessing: Postprocessing
+    goldens: GoldenPolicy
+    evaluation: EvaluationSummary | None = None
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    #: Board labels that must match for the bundle to be meant for a board; empty is "any board".
+    audience: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse names that could leave a folder, and bundles without a model. Raises ValueError."""
+        if not _NAME.fullmatch(self.name):
+            message = f"name {self.name!r}: use lower-case letters, digits, '.', '_' and '-'; at most 64"
+            raise ValueError(message)
+        if not _VERSION.fullmatch(self.version):
+            message = f"version {self.version!r}: use letters, digits, '.', '+' and '-'; at most 64"
+            raise ValueError(message)
+        if self.release < 1:
+            message = f"release must be at least 1, it is {self.release}"
+            raise ValueError(message)
+        for required in (MODEL, GOLDENS):
+            if required not in self.files:
+                message = f"files: {required!r} is missing"
+                raise ValueError(message)
+        for name in self.files:
+            if not _FILE.fullmatch(name) or name in (MANIFEST, SIGNATURE):
+                message = f"files: {name!r} is not a plain file name"
+                raise ValueError(message)
+
+    @property
+    def title(self) -> str:
+        """The name people read, `digits-1.0.0`; also the stem of the `.tflb` file."""
+        return f"{self.name}-{self.version}"
+
+    def to_bytes(self) -> bytes:
+        """Serialize canonically; `Manifest.from_bytes(m.to_bytes()) == m`."""
+        return codec.canonical_json(self) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = MANIFEST) -> Manifest:
+        """Parse and check. Raises ContractError naming the place."""
+        document: Any = codec.parse_json(data, where)
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
+            message = f"{where}: schema {schema!r} can't be read; this version reads schema {SCHEMA}"
+            raise ContractError(message)
+        return codec.decode(cls, document, where)

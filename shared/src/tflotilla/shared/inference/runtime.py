@@ -1,0 +1,115 @@
+"""The runtime port: what tflotilla asks of tflite-runtime, LiteRT, or whatever succeeds them.
+
+One adapter per file in `runtimes/`, found by name and imported only when chosen. What it does NOT do: read bundles,
+preprocess, measure. A corrupt model can crash the process in `load`: callers who don't trust the file use a child.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tflotilla.shared.contract.errors import BoardError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tflotilla.shared.contract.board import RuntimeOffer
+    from tflotilla.shared.contract.tensors import TensorSpec
+
+    Tensor = NDArray[Any]
+
+#: PyPI name of a runtime → module of its adapter. A new runtime is a new line and a new file.
+ADAPTERS: Mapping[str, str] = {
+    "tflite-runtime": "tflotilla.shared.inference.runtimes.tflite_runtime",
+    "ai-edge-litert": "tflotilla.shared.inference.runtimes.litert",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegate:
+    """An external delegate: shared library and options."""
+
+    library: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How to build an interpreter. `num_threads` ≥ 1: more threads than cores is a cliff, see docs."""
+
+    num_threads: int = 1
+    xnnpack: bool = True
+    delegate: Delegate | None = None
+
+
+class LoadedModel(Protocol):
+    """A model ready to run. Not thread-safe."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the model's order."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the model's order."""
+
+    @property
+    def delegated_nodes(self) -> int:
+        """How many DELEGATE nodes the executed graph has; 0 means the built-in kernels do everything."""
+
+    def set_inputs(self, tensors: tuple[Tensor, ...]) -> None:
+        """Copy tensors in; resizes dynamic inputs. Raises ValueError on a wrong count, shape or dtype."""
+
+    def invoke(self) -> None:
+        """Run once: the runtime's call and nothing else. Raises ModelError when a kernel fails."""
+
+    def get_outputs(self) -> tuple[Tensor, ...]:
+        """Copies of the outputs."""
+
+
+class Runtime(Protocol):
+    """An importable runtime."""
+
+    @property
+    def offer(self) -> RuntimeOffer:
+        """Its PyPI name and version."""
+
+    def load(self, model: Path | bytes, options: LoadOptions) -> LoadedModel:
+        """Build an interpreter and allocate its tensors.
+
+        Raises:
+            ModelError: the runtime refuses the file; the message holds its words (op and version).
+            DelegateError: the delegate is missing, isn't one, or refuses the model.
+
+        """
+
+
+def find(name: str) -> Runtime:
+    """Import a runtime by its PyPI name.
+
+    Raises:
+        BoardError: it isn't installed, or is and can't be imported (a wheel for another machine).
+
+    """
+    if name not in ADAPTERS:
+        message = f"unknown runtime {name!r}; known are {', '.join(ADAPTERS)}"
+        raise BoardError(message)
+    adapter = importlib.import_module(ADAPTERS[name])
+    runtime: Runtime = adapter.runtime()
+    return runtime
+
+
+def present() -> tuple[Runtime, ...]:
+    """Import every runtime that can be imported here, in the order of `ADAPTERS`."""
+    found = []
+    for name in ADAPTERS:
+        try:
+            found.append(find(name))
+        except BoardError:
+            continue
+    return tuple(found)
