@@ -1,0 +1,1 @@
+"""Ask boards for benchmarks over MQTT and put the answers side by side."""

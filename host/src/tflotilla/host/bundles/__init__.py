@@ -1,0 +1,1 @@
+"""A signed, content-addressed release of a model: build, goldens, signatures, archives."""

@@ -1,0 +1,1 @@
+"""The boards: inventory, selectors, SSH, environments, bootstrap and push."""

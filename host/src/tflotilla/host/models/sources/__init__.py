@@ -1,0 +1,1 @@
+"""One file per source format, found by name, imported only when chosen."""

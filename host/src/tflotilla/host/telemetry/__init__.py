@@ -1,0 +1,1 @@
+"""What boards report over MQTT, folded into a view of the fleet."""
