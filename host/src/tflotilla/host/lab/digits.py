@@ -86,8 +86,10 @@ def train(*, output: str, epochs: int, seed: int, width: int) -> dict[str, Any]:
             keras.layers.Conv2D(width, 3, padding="same", activation="relu"),
             keras.layers.Conv2D(2 * width, 3, padding="same", activation="relu"),
             keras.layers.MaxPooling2D(),
+            keras.layers.Dropout(0.3),
             keras.layers.Flatten(),
             keras.layers.Dense(4 * width, activation="relu"),
+            keras.layers.Dropout(0.3),
             keras.layers.Dense(len(LABELS), activation="softmax", name="digit"),
         ],
         name="digits",
@@ -97,7 +99,7 @@ def train(*, output: str, epochs: int, seed: int, width: int) -> dict[str, Any]:
     def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (images[..., None] / 255).astype(np.float32)
 
-    model.fit(scale(digits.train_images), digits.train_labels, epochs=epochs, batch_size=32, verbose=0)
+    model.fit(scale(digits.train_images), digits.train_labels, epochs=epochs, batch_size=64, verbose=0)
     _, accuracy = model.evaluate(scale(digits.held_out_images), digits.held_out_labels, verbose=0)
     model.save(Path(output))
     return {"accuracy": float(accuracy), "parameters": int(model.count_params()), "epochs": epochs}
