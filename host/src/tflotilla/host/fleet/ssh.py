@@ -1,0 +1,499 @@
+"""The only door to fabric and paramiko: one factory for connections, with everything fabric leaves open closed.
+
+Rules it keeps:
+- the host key must be the one pinned at enrolment; an unknown or another one is refused, and so is a ProxyJump host
+  that the user's own known_hosts doesn't have (fabric by itself accepts every key of every host);
+- ~/.ssh/config is honoured (HostName, User, Port, IdentityFile, ProxyJump, ProxyCommand, ConnectTimeout), keys come
+  from files and from the agent, never a password;
+- nothing waits for ever: connecting, banner, login, channels and reads have deadlines, and a silent line is cut;
+- every byte that leaves for the board is counted where it enters the socket.
+
+What it does NOT do: quote. Commands are made by the modules that need them, from constants and `shlex.quote`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+import fabric
+import paramiko
+from paramiko.ssh_exception import BadHostKeyException, NoValidConnectionsError, PasswordRequiredException
+
+from tflotilla.shared.contract.errors import BoardError, ConfigError, IdentityError, TflotillaError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+
+CONNECT_TIMEOUT_S = 10
+BANNER_TIMEOUT_S = 15
+AUTH_TIMEOUT_S = 20
+CHANNEL_TIMEOUT_S = 20
+#: Bytes that stay unacknowledged that long mean that the line is dead.
+SILENCE_TIMEOUT_S = 30
+_KEEPALIVE_S = 10
+_PIECE_BYTES = 32 << 10
+_STDERR_KEPT_BYTES = 4 << 10
+_DEFAULT_PORT = 22
+
+# paramiko logs what we translate into errors; without a handler Python prints it on the user's terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = bool(os.environ.get("TFLOTILLA_DEBUG"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKey:
+    """A host key as a server showed it."""
+
+    #: `[host]:port`, or `host` on port 22, as known_hosts names it.
+    address: str
+    kind: str
+    base64: str
+    #: `SHA256:…`, as ssh-keygen shows it.
+    fingerprint: str
+
+    @property
+    def line(self) -> str:
+        """The key as a line of known_hosts, without comment."""
+        return f"{self.address} {self.kind} {self.base64}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What a command did."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class _Meter:
+    """Counts what one connection sends."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+
+
+class _MeteredSocket:
+    """A socket, or paramiko's stand-ins for one, that counts what goes out."""
+
+    def __init__(self, inner: Any, meter: _Meter) -> None:  # noqa: ANN401 - socket, Channel or ProxyCommand
+        self._inner = inner
+        self._meter = meter
+
+    def send(self, data: bytes) -> int:
+        sent: int = self._inner.send(data)
+        self._meter.sent_bytes += sent
+        return sent
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the inner one has
+        return getattr(self._inner, name)
+
+
+class _ShownKey(Exception):  # noqa: N818 - carries a key out of paramiko's handshake; no failure
+    def __init__(self, address: str, key: paramiko.PKey) -> None:
+        super().__init__(address)
+        self.address = address
+        self.key = key
+
+
+class _Show(paramiko.MissingHostKeyPolicy):
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
+        del client
+        raise _ShownKey(hostname, key)
+
+
+class _UnknownKeyError(paramiko.SSHException):
+    def __init__(self, address: str, key: paramiko.PKey) -> None:
+        super().__init__(address)
+        self.address = address
+        self.key = key
+
+
+class _Refuse(paramiko.MissingHostKeyPolicy):
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
+        del client
+        raise _UnknownKeyError(hostname, key)
+
+
+class CommandEndedError(BoardError):
+    """The command on the board ended before it took or gave what was expected; the connection itself stands."""
+
+
+class Duplex:
+    """A running command on the board: bytes in, lines out. Use as a context manager; not thread-safe."""
+
+    def __init__(self, channel: paramiko.Channel, link: Link) -> None:
+        """Take over an open channel on which the command was started."""
+        self._channel = channel
+        self._link = link
+        self._buffer = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Send all of `data`; blocks while the board is slower. Raises UnreachableError when the line breaks."""
+        position = 0
+        while position < len(data):
+            with self._link.translated("sending to"):
+                sent = self._channel.send(data[position : position + _PIECE_BYTES])
+            if sent == 0:
+                raise self._link.lost("while we were sending")
+            position += sent
+
+    def readline(self, *, timeout_s: float, limit_bytes: int) -> bytes:
+        """Return the next line with its newline; b"" when the command has ended its output.
+
+        Raises:
+            UnreachableError: nothing came for `timeout_s` seconds, or the line broke.
+            BoardError: the line is longer than `limit_bytes`.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > limit_bytes:
+                message = f"{self._link.board} sent a line of more than {limit_bytes} bytes"
+                raise BoardError(message)
+            if not self._receive(deadline - time.monotonic(), timeout_s):
+                rest = bytes(self._buffer)
+                self._buffer.clear()
+                return rest
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        return line
+
+    def finish(self, *, timeout_s: float) -> Completed:
+        """End the input, take the rest of the output and the exit status.
+
+        Raises:
+            UnreachableError: the command doesn't end within `timeout_s` seconds, or the line broke before it did.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._link.translated("talking to"):
+            self._channel.shutdown_write()
+        while self._receive(deadline - time.monotonic(), timeout_s):
+            pass
+        if not self._channel.status_event.wait(max(deadline - time.monotonic(), 1.0)):
+            raise self._link.lost("before the command ended")
+        status = self._channel.recv_exit_status()
+        if status < 0 and not self._link.alive:
+            raise self._link.lost("before the command ended")
+        return Completed(exit_status=status, stdout=bytes(self._buffer), stderr=self.errors())
+
+    def errors(self) -> bytes:
+        """Return the end of what the command wrote on stderr so far."""
+        collected = bytearray()
+        while self._channel.recv_stderr_ready():
+            collected += self._channel.recv_stderr(_PIECE_BYTES)
+        return bytes(collected[-_STDERR_KEPT_BYTES:])
+
+    def close(self) -> None:
+        """Close the channel; the command sees the end of its input."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        """Close the channel."""
+        self.close()
+
+    def _receive(self, remaining_s: float, timeout_s: float) -> bool:
+        with self._link.translated("waiting for"):
+            self._channel.settimeout(max(remaining_s, 0.001))
+            try:
+                data = self._channel.recv(_PIECE_BYTES)
+            except TimeoutError as error:
+                message = f"{self._link.board} answered nothing for {timeout_s:g} s; is it overloaded?"
+                raise UnreachableError(message) from error
+            self._channel.settimeout(SILENCE_TIMEOUT_S * 4)
+        if not data and not self._link.alive:
+            raise self._link.lost("while waiting for an answer")
+        self._buffer += data
+        return bool(data)
+
+
+class Link:
+    """One authenticated connection to one board."""
+
+    def __init__(self, board: str, address: str, connection: Any, meter: _Meter) -> None:  # noqa: ANN401 - untyped fabric
+        """Take over an open fabric connection."""
+        self.board = board
+        self.address = address
+        self._connection = connection
+        self._meter = meter
+
+    @property
+    def bytes_sent(self) -> int:
+        """Everything sent over this connection's socket so far, handshake included."""
+        return self._meter.sent_bytes
+
+    @property
+    def alive(self) -> bool:
+        """Whether the transport still stands."""
+        return bool(self._connection.is_connected)
+
+    def open(self, command: str) -> Duplex:
+        """Start a command, given as the shell on the board shall read it. Raises UnreachableError, BoardError."""
+        with self.translated("starting a command on"):
+            channel = self._connection.transport.open_session(timeout=CHANNEL_TIMEOUT_S)
+            channel.settimeout(SILENCE_TIMEOUT_S * 4)
+            channel.exec_command(command)
+        return Duplex(channel, self)
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float) -> Completed:
+        """Run a command to its end; its exit status is the caller's to judge. Raises UnreachableError, BoardError."""
+        with self.open(command) as duplex:
+            if stdin:
+                # A command that ends without reading its input is judged by its exit status.
+                with contextlib.suppress(CommandEndedError):
+                    duplex.write(stdin)
+            return duplex.finish(timeout_s=timeout_s)
+
+    def lost(self, when: str) -> TflotillaError:
+        """Make the error of a connection that broke; of a command that ended while the line stands, another one."""
+        if self.alive:
+            return CommandEndedError(f"{self.board} ended the command {when}")
+        return UnreachableError(f"the connection to {self.board} ({self.address}) was lost {when}; try again")
+
+    @contextlib.contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """Turn what paramiko and the socket raise into an UnreachableError."""
+        try:
+            yield
+        except TflotillaError:
+            raise
+        except (TimeoutError, OSError, EOFError, paramiko.SSHException) as error:
+            if self.alive and isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise CommandEndedError(f"{self.board} ended the command while {doing} it") from error
+            message = f"the connection to {self.board} ({self.address}) broke while {doing} it: {_brief(error)}"
+            raise UnreachableError(message) from error
+
+
+@contextlib.contextmanager
+def connect(name: str, board: BoardEntry, fleet: Fleet) -> Iterator[Link]:
+    """Connect to a board of the fleet, its host key pinned.
+
+    Raises:
+        UnreachableError: it is off, the name is unknown, it speaks no SSH, or a deadline passed.
+        IdentityError: its host key isn't the pinned one, none is pinned, or it refused our keys.
+        ConfigError: the key file that fleet.toml names isn't there.
+
+    """
+    pinned = fleet.pinned(name)
+    if pinned is None:
+        message = f"{name}'s host key is not pinned; enrol it again: `tflotilla board remove {name}`, then `board add`"
+        raise IdentityError(message)
+    meter = _Meter()
+    connection = _connection(name, board, fleet, meter)
+    address = _address(connection)
+    kind, key = pinned
+    try:
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{address} {kind} {key}")
+    except (paramiko.SSHException, binascii.Error) as error:
+        message = f"{fleet.known_hosts}: the line of {name} can't be read; enrol the board again"
+        raise ConfigError(message) from error
+    if entry is None or entry.key is None:
+        message = f"{fleet.known_hosts}: the line of {name} can't be read; enrol the board again"
+        raise ConfigError(message)
+    connection.client.get_host_keys().add(address, kind, entry.key)
+    connection.client.set_missing_host_key_policy(_Refuse())
+    try:
+        with _identified(name, address, connection):
+            connection.open()
+            connection.transport.set_keepalive(_KEEPALIVE_S)
+        yield Link(name, address, connection, meter)
+    finally:
+        _close(connection)
+
+
+def fetch_host_keys(name: str, board: BoardEntry, fleet: Fleet, *, every_kind: bool = False) -> tuple[HostKey, ...]:
+    """Ask a board for its host key, without logging in; with `every_kind`, for one of each kind it has.
+
+    Raises:
+        UnreachableError: it is off, the name is unknown, it speaks no SSH, or a deadline passed.
+
+    """
+    kinds: tuple[str | None, ...] = (None,)
+    if every_kind:
+        kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")
+    found: dict[str, HostKey] = {}
+    for kind in kinds:
+        connection = _connection(name, board, fleet, _Meter(), only_kind=kind)
+        connection.client.set_missing_host_key_policy(_Show())
+        try:
+            with _identified(name, _address(connection), connection):
+                connection.open()
+        except _ShownKey as shown:
+            key = HostKey(
+                address=shown.address,
+                kind=shown.key.get_name(),
+                base64=base64.b64encode(shown.key.asbytes()).decode(),
+                fingerprint=shown.key.fingerprint,
+            )
+            found[key.kind] = key
+        except UnreachableError:
+            # A server without a key of this kind ends the handshake.
+            if kind is None or (kind == kinds[-1] and not found):
+                raise
+        finally:
+            _close(connection)
+    return tuple(found.values())
+
+
+def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, only_kind: str | None = None) -> Any:  # noqa: ANN401
+    def transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401 - as paramiko calls it
+        _make_impatient(sock)
+        made = paramiko.Transport(_MeteredSocket(sock, meter), **options)  # type: ignore[arg-type]
+        if only_kind is not None:
+            made.get_security_options().key_types = (only_kind,)
+        return made
+
+    options: dict[str, Any] = {
+        "banner_timeout": BANNER_TIMEOUT_S,
+        "auth_timeout": AUTH_TIMEOUT_S,
+        "channel_timeout": CHANNEL_TIMEOUT_S,
+        "transport_factory": transport,
+    }
+    if board.identity is not None:
+        identity = fleet.resolve(board.identity)
+        if not identity.is_file():
+            message = f"{fleet.path}: boards.{name}.identity: there is no key file {identity}"
+            raise ConfigError(message)
+        options["key_filename"] = [str(identity)]
+    try:
+        # The home's ssh config alone, read here and not by fabric: its own file lookup would also run fabric.py's.
+        config = fabric.Config(ssh_config=_ssh_config(), lazy=True)
+        connection = fabric.Connection(
+            board.host,
+            user=board.user,
+            port=board.port,
+            config=config,
+            connect_timeout=None,
+            connect_kwargs=options,
+        )
+    except (ValueError, KeyError, paramiko.ConfigParseError) as error:
+        message = f"the SSH configuration for {name} ({board.host}) can't be used: {error}"
+        raise ConfigError(message) from error
+    connection.connect_timeout = connection.connect_timeout or CONNECT_TIMEOUT_S
+    _keep_existing_keys(connection)
+    _secure_gateways(connection)
+    return connection
+
+
+def _ssh_config() -> paramiko.SSHConfig:
+    config = paramiko.SSHConfig()
+    for path in (Path.home() / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
+        with contextlib.suppress(FileNotFoundError, PermissionError), path.open() as stream:
+            config.parse(stream)
+    return config
+
+
+def _keep_existing_keys(connection: Any) -> None:  # noqa: ANN401 - untyped fabric
+    # ssh passes over an IdentityFile that isn't there; paramiko would fail on it.
+    names = connection.connect_kwargs.get("key_filename") or []
+    kept = [name for name in map(os.path.expanduser, names) if Path(name).is_file()]
+    connection.connect_kwargs["key_filename"] = kept
+    if connection.ssh_config.get("identitiesonly") == "yes":
+        connection.connect_kwargs["look_for_keys"] = False
+
+
+def _secure_gateways(connection: Any) -> None:  # noqa: ANN401 - untyped fabric
+    gateway = connection.gateway
+    while isinstance(gateway, fabric.Connection):
+        gateway.client.load_system_host_keys()
+        gateway.client.set_missing_host_key_policy(_Refuse())
+        gateway.connect_timeout = gateway.connect_timeout or CONNECT_TIMEOUT_S
+        gateway.connect_kwargs["banner_timeout"] = BANNER_TIMEOUT_S
+        gateway.connect_kwargs["auth_timeout"] = AUTH_TIMEOUT_S
+        _keep_existing_keys(gateway)
+        gateway = gateway.gateway
+
+
+def _address(connection: Any) -> str:  # noqa: ANN401 - untyped fabric
+    host, port = connection.host, int(connection.port)
+    return str(host) if port == _DEFAULT_PORT else f"[{host}]:{port}"
+
+
+def _make_impatient(sock: Any) -> None:  # noqa: ANN401 - socket, Channel or ProxyCommand
+    if isinstance(sock, socket.socket):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_TIMEOUT_S * 1000)
+
+
+def _close(connection: Any) -> None:  # noqa: ANN401 - untyped fabric
+    while isinstance(connection, fabric.Connection):
+        with contextlib.suppress(Exception):
+            # Not connection.close(): after a failed login fabric has no transport yet, paramiko's client has.
+            connection.client.close()
+        connection = connection.gateway
+
+
+@contextlib.contextmanager
+def _identified(name: str, address: str, connection: Any) -> Iterator[None]:  # noqa: ANN401 - untyped fabric
+    """Translate what connecting raises."""
+    shown = f"{name} ({address})"
+    try:
+        yield
+    except (TflotillaError, _ShownKey):
+        raise
+    except BadHostKeyException as error:
+        message = (
+            f"{shown} shows another host key ({error.key.fingerprint}) than the one pinned at enrolment "
+            f"({error.expected_key.fingerprint}): another machine, or reinstalled; if you are sure, "
+            f"`tflotilla board remove {name}` and add it again"
+        )
+        raise IdentityError(message) from error
+    except _UnknownKeyError as error:
+        message = (
+            f"{shown}: the host key of {error.address} ({error.key.fingerprint}) is unknown; "
+            f"connect to it once with ssh, so that ~/.ssh/known_hosts has it"
+        )
+        raise IdentityError(message) from error
+    except PasswordRequiredException as error:
+        message = f"{shown}: the key file needs its passphrase; unlock it with ssh-add"
+        raise IdentityError(message) from error
+    except paramiko.AuthenticationException as error:
+        message = (
+            f"{shown} refused our keys for user {connection.user}; put your public key into its "
+            f"~/.ssh/authorized_keys, or name another key with identity"
+        )
+        raise IdentityError(message) from error
+    except NoValidConnectionsError as error:
+        reasons = "; ".join(sorted({_brief(each) for each in error.errors.values()}))
+        message = f"{shown} can't be reached: {reasons}; is it on?"
+        raise UnreachableError(message) from error
+    except socket.gaierror as error:
+        message = f"{shown}: the host name {connection.host!r} can't be resolved ({error.strerror})"
+        raise UnreachableError(message) from error
+    except paramiko.SSHException as error:
+        if "No authentication methods" in str(error):
+            message = f"{shown}: there is no key to log in with; name one with identity, or start an SSH agent"
+            raise IdentityError(message) from error
+        message = f"{shown} speaks no SSH that we understand: {_brief(error)}"
+        raise UnreachableError(message) from error
+    except (TimeoutError, OSError, EOFError) as error:
+        message = f"{shown} can't be reached: {_brief(error)}; is it on?"
+        raise UnreachableError(message) from error
+
+
+def _brief(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
