@@ -26,6 +26,9 @@ class Disk(Protocol):
     def create(self, path: Path, data: bytes) -> None:
         """Write and fsync a file; its name is not durable yet."""
 
+    def append(self, path: Path, data: bytes) -> None:
+        """Add to a file, not durably; on an error the file holds some of `data`."""
+
     def sync_file(self, path: Path) -> None:
         """Make the contents of a file durable."""
 
@@ -62,6 +65,16 @@ class RealDisk:
             stream.flush()
             os.fsync(stream.fileno())
 
+    def append(self, path: Path, data: bytes) -> None:
+        """Write without buffering, so that nothing fails later than here."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _OWNER_ONLY)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+        finally:
+            os.close(handle)
+
     def sync_file(self, path: Path) -> None:
         """Open and fsync."""
         _sync(path, os.O_RDONLY)
@@ -75,11 +88,11 @@ class RealDisk:
         source.replace(target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Call link(2)."""
+        """Make a hard link."""
         target.hardlink_to(source)
 
     def symlink(self, text: str, path: Path) -> None:
-        """Call symlink(2)."""
+        """Make a symbolic link."""
         path.symlink_to(text)
 
     def make_folder(self, path: Path) -> None:

@@ -1,0 +1,323 @@
+"""Does what `install` decides: one deployment at a time, journaled, over the store and whoever serves.
+
+Rules it keeps: an action that fails becomes an event, never an exception that leaves a deployment hanging; a
+deployment belongs to the installer, so it goes on when whoever asked for it hangs up; statuses come in order.
+What it does NOT do: start processes or know MQTT (the supervisor does, behind `Serving`); receive bytes (`session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from tflotilla.device import admission, choice, install
+from tflotilla.device.install import Observation
+from tflotilla.shared.contract import codec, digest
+from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
+from tflotilla.shared.contract.errors import (
+    BoardError,
+    ConflictError,
+    ContractError,
+    TflotillaError,
+)
+from tflotilla.shared.contract.messages import ServedBundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tflotilla.device.reports import ProbeReport
+    from tflotilla.device.store import Store
+    from tflotilla.shared.contract.agent_config import InferenceConfig
+    from tflotilla.shared.contract.board import RuntimeOffer
+
+    OnStatus = Callable[[DeploymentStatus], None]
+
+__all__ = ["Installer", "Observation", "Serving", "served_bundle"]
+
+
+class Serving(Protocol):
+    """What the installer asks of the supervisor. All of it may raise TflotillaError."""
+
+    async def probe(self, folder: Path, inference: InferenceConfig) -> tuple[ProbeReport, ...]:
+        """Try a bundle in child processes while the old one serves: one report per runtime that `inference` allows.
+
+        A child that crashed or took too long is a report that isn't ok.
+        """
+
+    async def serve(self, bundle: str | None, runtime: RuntimeOffer | None) -> None:
+        """(Re)start the worker on this bundle, and return when its first inference is done; None stops serving.
+
+        Raises TflotillaError when the worker can't be brought up; the supervisor may go on trying.
+        """
+
+    async def observe(self, window_s: float) -> Observation:
+        """Watch what serves for so long."""
+
+
+class Installer:
+    """Brings bundles of one home into service. Construct one per home, and `start` it before anything else."""
+
+    def __init__(self, store: Store, serving: Serving, inference: InferenceConfig, *, on_status: OnStatus) -> None:
+        """`on_status` hears of every status of every deployment, on the event loop."""
+        self._store = store
+        self._serving = serving
+        self._inference = inference
+        self._on_status = on_status
+        self._running: asyncio.Task[DeploymentStatus] | None = None
+        self._journal: install.Journal | None = None
+        self._told: list[DeploymentStatus] = []
+        self._listeners: list[OnStatus] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a deployment is going on."""
+        return self._running is not None and not self._running.done()
+
+    async def start(self) -> None:
+        """Serve what is to be served, and go on with a deployment that a kill or power cut interrupted.
+
+        Returns when the bundle serves, or can't; an interrupted deployment goes on in the background, and serves the
+        candidate by itself where it was switched already.
+        """
+        journal, actions = install.recover(await asyncio.to_thread(self._read_journal), self._store.current())
+        if journal is None:
+            await self._act_all(actions)
+            return
+        leading, rest = (actions[:1], actions[1:]) if isinstance(actions[0], install.Serve) else ((), actions)
+        await self._act_all(leading)
+        self._begin(journal, rest)
+
+    async def settle(self) -> None:
+        """Wait until no deployment is going on."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def stop(self) -> None:
+        """Drop a deployment that is going on, as a kill would: the next `start` goes on with it."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def deploy(self, deployment: str, candidate: str, on_status: OnStatus) -> DeploymentStatus:
+        """Bring a bundle into service that lies in `bundles/` or, complete, in `incoming/`.
+
+        Asked again with the id of the deployment that is going on, it tells that one's story from the beginning.
+
+        Returns:
+            The last status: succeeded, rolled_back, rejected or failed.
+
+        Raises:
+            ConflictError: another deployment is going on.
+            BoardError: the bundle is not on this board.
+            ContractError: the digest isn't one.
+
+        """
+        if self.busy and self._journal is not None and self._journal.deployment == deployment:
+            return await self._follow(on_status)
+        self._refuse_when_busy()
+        try:
+            manifest = self._store.manifest(digest.check(candidate))
+        except ValueError as error:
+            message = f"bundle: {error}"
+            raise ContractError(message) from error
+        journal = install.Journal(
+            kind="deploy",
+            deployment=deployment,
+            candidate=candidate,
+            title=manifest.title,
+            champion=self._store.current(),
+            previous=self._store.previous(),
+        )
+        if candidate == journal.champion:
+            return self._already_served(journal, on_status)
+        return await self._run(journal, on_status)
+
+    async def rollback(self, deployment: str, on_status: OnStatus) -> DeploymentStatus:
+        """Bring the previous bundle back; the one it replaces becomes `previous`, so this can be undone.
+
+        Raises:
+            ConflictError: another deployment is going on, or there is nothing to go back to.
+            BoardError: the previous bundle is not on this board any more.
+
+        """
+        self._refuse_when_busy()
+        previous = self._store.previous()
+        if previous is None or previous == self._store.current():
+            message = "nothing to roll back to: this board has served one bundle only"
+            raise ConflictError(message)
+        journal = install.Journal(
+            kind="rollback",
+            deployment=deployment,
+            candidate=previous,
+            title=self._store.manifest(previous).title,
+            champion=self._store.current(),
+            previous=previous,
+        )
+        return await self._run(journal, on_status)
+
+    def _refuse_when_busy(self) -> None:
+        if self.busy and self._journal is not None:
+            message = (
+                f"{self._journal.title} is being deployed ({self._journal.state.value}); try again when it is done"
+            )
+            raise ConflictError(message)
+
+    def _already_served(self, journal: install.Journal, on_status: OnStatus) -> DeploymentStatus:
+        """Answer without touching the disk."""
+        status = _status(journal, install.Report(state=DeploymentState.SUCCEEDED, detail="serves already"))
+        on_status(status)
+        self._on_status(status)
+        return status
+
+    async def _run(self, journal: install.Journal, on_status: OnStatus) -> DeploymentStatus:
+        self._begin(*install.begin(journal))
+        return await self._follow(on_status)
+
+    def _begin(self, journal: install.Journal, actions: tuple[install.Action, ...]) -> None:
+        self._journal = journal
+        self._told = []
+        self._running = asyncio.create_task(self._drive(journal, actions))
+
+    async def _follow(self, on_status: OnStatus) -> DeploymentStatus:
+        if self._running is None:
+            message = "no deployment is going on"
+            raise ConflictError(message)
+        for status in self._told:
+            on_status(status)
+        self._listeners.append(on_status)
+        try:
+            # Shielded: whoever asked may go away, the deployment does not.
+            return await asyncio.shield(self._running)
+        finally:
+            self._listeners.remove(on_status)
+
+    async def _drive(self, journal: install.Journal, actions: tuple[install.Action, ...]) -> DeploymentStatus:
+        while True:
+            event = await self._act_all(actions)
+            if event is None:
+                break
+            if journal.state.final and isinstance(event, install.Broke):
+                # Undoing failed, which is nothing that another step could mend: the journal stays, and the next
+                # start of the agent tries again.
+                self._tell(install.Report(state=DeploymentState.FAILED, error=event.error, detail=event.detail))
+                break
+            journal, actions = install.step(journal, event)
+            self._journal = journal
+        return self._told[-1]
+
+    async def _act_all(self, actions: tuple[install.Action, ...]) -> install.Event | None:
+        """Do actions in order; return the event that the last one brought, or the first that failed."""
+        event: install.Event | None = None
+        for action in actions:
+            try:
+                event = await self._act(action)
+            except TflotillaError as error:
+                if self._is_harmless(action):
+                    continue
+                return _blamed(action, error)
+            except Exception as error:
+                # A bug of ours must not leave a deployment hanging between two bundles: undo it, say it, go on.
+                logging.getLogger(__name__).exception("doing %s", type(action).__name__)
+                return install.Broke(
+                    error="TflotillaError", detail=f"a bug of the agent: {error!r}; its log says where"
+                )
+        return event
+
+    def _is_harmless(self, action: install.Action) -> bool:
+        if isinstance(action, install.Save):
+            # Undoing goes on without its note: on a full disk the links can still be switched.
+            return action.journal.state.final
+        return isinstance(action, install.Collect) or (isinstance(action, install.Serve) and not action.report)
+
+    async def _act(self, action: install.Action) -> install.Event | None:
+        store = self._store
+        if isinstance(action, install.Report):
+            self._tell(action)
+        elif isinstance(action, install.Save):
+            await asyncio.to_thread(store.write_document, store.home.journal, codec.canonical_json(action.journal))
+        elif isinstance(action, install.Clear):
+            await asyncio.to_thread(store.remove_document, store.home.journal)
+        elif isinstance(action, install.Choose):
+            await asyncio.to_thread(store.choose, action.candidate, action.runtime)
+        elif isinstance(action, install.Point):
+            await asyncio.to_thread(store.point, action.current, action.previous)
+        elif isinstance(action, install.Collect):
+            await asyncio.to_thread(store.collect, action.keep)
+        elif isinstance(action, install.Verify):
+            await asyncio.to_thread(self._verify, action)
+            return install.Verified()
+        elif isinstance(action, install.Probe):
+            return await self._probe(action.candidate)
+        elif isinstance(action, install.Serve):
+            await self._serving.serve(action.bundle, store.choice(action.bundle) if action.bundle else None)
+            return install.Serves() if action.report else None
+        else:
+            policy = store.manifest(action.candidate).health
+            return install.judge(await self._serving.observe(policy.confirm_window_s), policy)
+        return None
+
+    def _verify(self, action: install.Verify) -> None:
+        if action.kind == "deploy":
+            admission.check(action.candidate, self._store)
+        self._store.admit(action.candidate)
+
+    async def _probe(self, candidate: str) -> install.Event:
+        reports = await self._serving.probe(self._store.home.bundle(candidate), self._inference)
+        chosen = choice.pick(reports)
+        if chosen is not None:
+            return install.Probed(runtime=chosen.runtime)
+        if not reports:
+            return install.Broke(error="BoardError", detail="no runtime is installed on this board; bootstrap it again")
+        reasons = "; ".join(f"{report.runtime}: {report.reason or 'refused without a reason'}" for report in reports)
+        return install.Refused(error="ProbeError", detail=reasons)
+
+    def _tell(self, report: install.Report) -> None:
+        if self._journal is None:
+            return
+        status = _status(self._journal, report)
+        self._told.append(status)
+        for listener in (self._on_status, *self._listeners):
+            # A listener that can't listen any more must not undo a deployment.
+            with contextlib.suppress(OSError, TflotillaError):
+                listener(status)
+
+    def _read_journal(self) -> install.Journal | None:
+        path = self._store.home.journal
+        try:
+            return codec.decode(install.Journal, codec.parse_json(path.read_bytes(), str(path)), str(path))
+        except (OSError, ContractError):
+            # It is replaced atomically, so this is no journal or one of a newer agent. `current` is right at every
+            # moment, so nothing is lost but the report.
+            return None
+
+
+def served_bundle(store: Store, bundle: str | None) -> ServedBundle | None:
+    """Describe a bundle as messages do; None when there is none or its manifest can't be read."""
+    if bundle is None:
+        return None
+    try:
+        manifest = store.manifest(bundle)
+    except (BoardError, ContractError):
+        return None
+    return ServedBundle(digest=bundle, name=manifest.name, version=manifest.version, release=manifest.release)
+
+
+def _status(journal: install.Journal, report: install.Report) -> DeploymentStatus:
+    return DeploymentStatus(
+        deployment=journal.deployment,
+        candidate=journal.candidate,
+        title=journal.title,
+        state=report.state,
+        detail=report.detail,
+        error=report.error,
+    )
+
+
+def _blamed(action: install.Action, error: TflotillaError) -> install.Refused | install.Broke:
+    kind = type(error).__name__
+    if isinstance(error, BoardError) or not isinstance(action, (install.Verify, install.Probe, install.Serve)):
+        return install.Broke(error=kind, detail=str(error))
+    return install.Refused(error=kind, detail=str(error))
