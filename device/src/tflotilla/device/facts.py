@@ -1,0 +1,171 @@
+"""What this board is: read from files and system calls alone, in a few milliseconds, without starting a program.
+
+Every reader of a file takes `root`, so that a test (or a mounted image) can be looked at like a board. A fact that
+can't be read is None or a plain substitute: a board must not fail to report because it is unusual.
+
+What this module does NOT do: import a runtime (their versions come from their metadata), measure, or import numpy:
+the supervisor uses it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pwd
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
+from tflotilla.shared.inference.runtime import ADAPTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path("/")
+_POINTER_BYTES_64 = 8
+#: A 64-bit kernel reports its own name even to a 32-bit system, which is Raspberry Pi OS's default pairing.
+_ARCH_OF_32_BITS = {"aarch64": "armv7l", "x86_64": "i686"}
+_PLAUSIBLE_C = (-40.0, 150.0)
+#: What zones of the processor are called on Raspberry Pi, Rockchip, NXP and x86; the first match wins.
+_SOC_ZONES = ("cpu", "soc", "x86_pkg_temp", "package")
+
+
+def read(home: Path, *, root: Path = ROOT, clock: Callable[[], float] = time.time) -> BoardFacts:
+    """Describe this board; `home` is where bundles will lie, for the free space there (0 when it doesn't exist)."""
+    system = os.uname()
+    return BoardFacts(
+        time=clock(),
+        hostname=system.nodename,
+        model=machine_model(root),
+        arch=arch(),
+        kernel=system.release,
+        libc=libc(root),
+        python=".".join(str(part) for part in sys.version_info[:3]),
+        cores=len(os.sched_getaffinity(0)),
+        ram_bytes=ram_bytes(root),
+        disk_free_bytes=disk_free_bytes(home),
+        distribution=distribution(root),
+        systemd=(root / "run/systemd/system").is_dir(),
+        user=user(),
+        runtimes=runtimes(),
+    )
+
+
+def machine_model(root: Path = ROOT) -> str | None:
+    """Return what the device tree calls this machine (`Raspberry Pi 4 Model B Rev 1.4`), None without one."""
+    text = _text(root / "proc/device-tree/model")
+    return text.replace("\0", "").strip() or None if text is not None else None
+
+
+def arch() -> str:
+    """Return the architecture of this Python, which decides which wheels fit; not always the kernel's."""
+    machine = os.uname().machine
+    if struct.calcsize("P") < _POINTER_BYTES_64:
+        return _ARCH_OF_32_BITS.get(machine, machine)
+    return machine
+
+
+def libc(root: Path = ROOT) -> str | None:
+    """Return `glibc 2.36`, `musl`, or None when it can't be told."""
+    try:
+        name = os.confstr("CS_GNU_LIBC_VERSION")
+    except (ValueError, OSError):
+        name = None
+    if name:
+        return name
+    return "musl" if any((root / "lib").glob("ld-musl-*.so.1")) else None
+
+
+def ram_bytes(root: Path = ROOT) -> int:
+    """Return the memory of this board in bytes; 0 when it can't be told."""
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def disk_free_bytes(folder: Path) -> int:
+    """Return the bytes an unprivileged user may still write where `folder` lies, or will lie."""
+    for existing in (folder, *folder.parents):
+        try:
+            room = os.statvfs(existing)
+        except OSError:
+            continue
+        return room.f_bavail * room.f_frsize
+    return 0
+
+
+def distribution(root: Path = ROOT) -> str | None:
+    """Return the distribution as it calls itself (`Debian GNU/Linux 12 (bookworm)`)."""
+    for name in ("etc/os-release", "usr/lib/os-release"):
+        for line in (_text(root / name) or "").splitlines():
+            key, _, value = line.partition("=")
+            if key == "PRETTY_NAME":
+                return value.strip().strip("\"'") or None
+    return None
+
+
+def user() -> str:
+    """Return the name of the user this process runs as; the number when it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def runtimes() -> tuple[RuntimeOffer, ...]:
+    """Return the runtimes installed for this Python, in the order of `ADAPTERS`, importing none of them."""
+    found = (offer(name) for name in ADAPTERS)
+    return tuple(runtime for runtime in found if runtime is not None)
+
+
+def offer(name: str) -> RuntimeOffer | None:
+    """Return one runtime by its PyPI name, None when it isn't installed."""
+    try:
+        return RuntimeOffer(name=name, version=importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def temperature_c(root: Path = ROOT) -> float | None:
+    """Return the processor's temperature in degrees Celsius, None on machines without a sensor."""
+    readings = []
+    try:
+        zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    except OSError:
+        return None
+    for zone in zones:
+        text = _text(zone / "temp")
+        try:
+            celsius = int(text or "") / 1000
+        except ValueError:
+            continue
+        if _PLAUSIBLE_C[0] <= celsius <= _PLAUSIBLE_C[1]:
+            kind = (_text(zone / "type") or "").strip().lower()
+            rank = next((i for i, word in enumerate(_SOC_ZONES) if word in kind), len(_SOC_ZONES))
+            readings.append((rank, zone.name, celsius))
+    return min(readings)[2] if readings else None
+
+
+def rss_bytes() -> int:
+    """Return this process's resident memory in bytes."""
+    with Path("/proc/self/statm").open("rb") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_rss_bytes() -> int:
+    """Return the most this process ever had resident, in bytes (VmHWM: unlike ru_maxrss it is not inherited)."""
+    for line in (_text(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return rss_bytes()
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None
