@@ -1,0 +1,1 @@
+"""One adapter per runtime, each with `runtime() -> Runtime`; `inference.runtime.ADAPTERS` lists them."""

@@ -1,0 +1,255 @@
+"""What tflite-runtime and LiteRT have in common: the `Interpreter` API of the TensorFlow Lite Python package.
+
+Rules it keeps:
+- `invoke` is the runtime's call and nothing else; tensors are copied in and out, no view outlives a call;
+- everything a runtime raises comes out as ModelError or DelegateError, in one line.
+
+What it does NOT do: survive a corrupt model that crashes the process, or a delegate that does. Try those in a child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.errors import BoardError, DelegateError, ModelError
+from tflotilla.shared.contract.tensors import DType, Quantization, TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+    from tflotilla.shared.inference.runtime import Delegate, LoadedModel, LoadOptions, Tensor
+
+_IDENTIFIER = b"TFL3"
+_IDENTIFIER_AT = slice(4, 8)
+_DTYPES: frozenset[str] = frozenset(get_args(DType))
+_CREATE_DELEGATE = "tflite_plugin_create_delegate"
+
+
+def import_runtime(name: str, package: str) -> tuple[ModuleType, str]:
+    """Import `package.interpreter` and find its version.
+
+    Raises:
+        BoardError: it is not installed, or is and can't be imported.
+
+    """
+    try:
+        module = importlib.import_module(f"{package}.interpreter")
+    except ModuleNotFoundError as error:
+        if error.name not in (package, f"{package}.interpreter"):
+            message = f"{name} is installed but can't be imported: {one_line(error)}"
+            raise BoardError(message) from error
+        message = f"{name} is not installed here"
+        raise BoardError(message) from error
+    except Exception as error:  # a wheel for another machine raises what it likes: ImportError, OSError, NameError …
+        message = f"{name} is installed but can't be imported: {one_line(error)}"
+        raise BoardError(message) from error
+    if not hasattr(module, "_interpreter_wrapper"):
+        # The package imports without its native half, and would raise NameError at the first interpreter.
+        message = f"{name} is installed without its native library; install the wheel for this machine again"
+        raise BoardError(message)
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = str(getattr(importlib.import_module(package), "__version__", "0"))
+    return module, version
+
+
+def one_line(error: BaseException) -> str:
+    """Return the words of a foreign exception as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class InterpreterRuntime:
+    """A runtime with the `Interpreter` API; implements the `Runtime` port."""
+
+    def __init__(self, name: str, version: str, module: ModuleType) -> None:
+        self._offer = RuntimeOffer(name=name, version=version)
+        self._module = module
+
+    @property
+    def offer(self) -> RuntimeOffer:
+        """Its PyPI name and version."""
+        return self._offer
+
+    def load(self, model: Path | bytes, options: LoadOptions) -> LoadedModel:
+        """Build an interpreter and allocate its tensors; see the port for what is raised."""
+        _check_identifier(model)
+        if options.num_threads < 1:
+            message = f"num_threads must be at least 1, not {options.num_threads}"
+            raise ValueError(message)
+        delegate = None if options.delegate is None else self._load_delegate(options.delegate)
+        try:
+            return _Interpreter(self._build(model, options, delegate))
+        except (ValueError, RuntimeError) as error:
+            if options.delegate is not None and self._loads_without_delegate(model, options):
+                message = f"delegate {options.delegate.library} refuses the model: {one_line(error)}"
+                raise DelegateError(message) from error
+            message = f"{self._offer} refuses the model: {one_line(error)}"
+            raise ModelError(message) from error
+
+    def _build(self, model: Path | bytes, options: LoadOptions, delegate: object | None) -> Any:  # noqa: ANN401
+        resolvers = self._module.OpResolverType
+        source: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        interpreter = self._module.Interpreter(
+            **source,
+            num_threads=options.num_threads,
+            experimental_op_resolver_type=resolvers.AUTO
+            if options.xnnpack
+            else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_delegates=None if delegate is None else [delegate],
+        )
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def _load_delegate(self, delegate: Delegate) -> object:
+        # Opened here first: the runtime's own wrapper prints a second, ignored exception when this fails.
+        try:
+            library = ctypes.CDLL(delegate.library)
+        except OSError as error:
+            message = f"delegate {delegate.library} can't be loaded: {one_line(error)}"
+            raise DelegateError(message) from error
+        if not hasattr(library, _CREATE_DELEGATE):
+            message = f"delegate {delegate.library} is not an external TFLite delegate: it has no {_CREATE_DELEGATE}"
+            raise DelegateError(message)
+        try:
+            loaded: object = self._module.load_delegate(delegate.library, dict(delegate.options))
+        except (ValueError, RuntimeError, AttributeError, OSError) as error:
+            message = f"delegate {delegate.library} can't be created with {dict(delegate.options)}: {one_line(error)}"
+            raise DelegateError(message) from error
+        return loaded
+
+    def _loads_without_delegate(self, model: Path | bytes, options: LoadOptions) -> bool:
+        try:
+            self._build(model, options, None)
+        except (ValueError, RuntimeError):
+            return False
+        return True
+
+
+class _Interpreter:
+    """A loaded model; implements the `LoadedModel` port."""
+
+    def __init__(self, interpreter: Any) -> None:  # noqa: ANN401 - the runtimes ship no types
+        # The interpreter itself holds the delegate, and frees it after itself.
+        self._interpreter = interpreter
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        self._inputs = tuple(_spec(detail) for detail in inputs)
+        self._outputs = tuple(_spec(detail) for detail in outputs)
+        self._input_indices = tuple(int(detail["index"]) for detail in inputs)
+        self._output_indices = tuple(int(detail["index"]) for detail in outputs)
+        self._dynamic = any(-1 in spec.shape for spec in self._inputs)
+        self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in inputs]
+        # Bound once: an attribute look-up less in every inference.
+        self._set = interpreter.set_tensor
+        self._get = interpreter.get_tensor
+        self._run = interpreter.invoke
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the model's order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the model's order."""
+        return self._outputs
+
+    @property
+    def delegated_nodes(self) -> int:
+        """How many DELEGATE nodes the executed graph has."""
+        native = self._interpreter._interpreter  # noqa: SLF001 - the public list of ops computes far more
+        return sum(native.NodeName(node) == "DELEGATE" for node in range(native.NumNodes()))
+
+    def set_inputs(self, tensors: tuple[Tensor, ...]) -> None:
+        """Copy tensors in; resizes dynamic inputs. Raises ValueError on a wrong count, shape or dtype."""
+        if len(tensors) != len(self._input_indices):
+            message = f"the model has {len(self._input_indices)} inputs, {len(tensors)} tensors were given"
+            raise ValueError(message)
+        if self._dynamic:
+            self._resize(tensors)
+        for index, tensor in zip(self._input_indices, tensors):  # noqa: B905 - equal lengths, checked above
+            self._set(index, tensor)
+
+    def invoke(self) -> None:
+        """Run once. Raises ModelError when a kernel fails."""
+        try:
+            self._run()
+        except RuntimeError as error:
+            message = f"the model failed while running: {one_line(error)}"
+            raise ModelError(message) from error
+
+    def get_outputs(self) -> tuple[Tensor, ...]:
+        """Copies of the outputs."""
+        get = self._get
+        return tuple([get(index) for index in self._output_indices])
+
+    def _resize(self, tensors: tuple[Tensor, ...]) -> None:
+        changed = False
+        for i, (spec, tensor) in enumerate(zip(self._inputs, tensors)):  # noqa: B905 - equal lengths, see set_inputs
+            if tensor.shape == self._shapes[i]:
+                continue
+            fits = len(spec.shape) == tensor.ndim and all(
+                want in (-1, have)
+                for want, have in zip(spec.shape, tensor.shape)  # noqa: B905 - equal lengths
+            )
+            if not fits:
+                message = f"input {spec.name!r} takes shape {spec.shape}, the tensor has {tensor.shape}"
+                raise ValueError(message)
+            self._interpreter.resize_tensor_input(self._input_indices[i], tensor.shape)
+            self._shapes[i] = tensor.shape
+            changed = True
+        if changed:
+            try:
+                self._interpreter.allocate_tensors()
+            except RuntimeError as error:
+                message = f"the model can't take these shapes: {one_line(error)}"
+                raise ValueError(message) from error
+
+
+def _check_identifier(model: Path | bytes) -> None:
+    """Refuse what can't be a model before native code sees it. Raises ModelError."""
+    if isinstance(model, bytes):
+        head, what = model[: _IDENTIFIER_AT.stop], "the model"
+    else:
+        what = str(model)
+        try:
+            with model.open("rb") as stream:
+                head = stream.read(_IDENTIFIER_AT.stop)
+        except OSError as error:
+            message = f"{what} can't be read: {error.strerror}"
+            raise ModelError(message) from error
+    if head[_IDENTIFIER_AT] != _IDENTIFIER:
+        message = f"{what} is not a .tflite file (no TFL3 identifier in its first 8 bytes)"
+        raise ModelError(message)
+
+
+def _spec(detail: dict[str, Any]) -> TensorSpec:
+    dtype = np.dtype(detail["dtype"]).name
+    dtype = "string" if np.dtype(detail["dtype"]).kind in "SO" else dtype
+    if dtype not in _DTYPES:
+        message = f"tensor {detail['name']!r} has dtype {dtype}, which tflotilla does not handle"
+        raise ModelError(message)
+    signature = detail["shape_signature"]
+    shape = signature if len(signature) == len(detail["shape"]) else detail["shape"]
+    parameters = detail["quantization_parameters"]
+    scales = tuple(float(scale) for scale in parameters["scales"])
+    quantization = None
+    if any(scales):
+        quantization = Quantization(
+            scales=scales,
+            zero_points=tuple(int(zero_point) for zero_point in parameters["zero_points"]),
+            axis=int(parameters["quantized_dimension"]),
+        )
+    return TensorSpec(
+        name=str(detail["name"]),
+        shape=tuple(int(size) for size in shape),
+        dtype=cast("DType", dtype),
+        quantization=quantization,
+    )
