@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 
+MAKEFLAGS += --no-print-directory
+
 .PHONY: help setup demo test check bench lock format clean
 
 help: ## show this list
@@ -23,8 +25,9 @@ $(READY): requirements/workspace.txt shared/pyproject.toml device/pyproject.toml
 demo: setup ## the whole story on this machine, in under two minutes (ARGS="--keep" leaves it running)
 	@$(BIN)/tflotilla demo $(ARGS)
 
-test: setup ## every test that this machine can run
+test: setup ## every test that this machine can run, and the device's once more from its wheels
 	@$(BIN)/python -m pytest $(ARGS)
+	@sh tools/test_device.sh $(BIN)
 
 check: setup ## formatting, lint, types, architecture
 	@$(BIN)/ruff format --check .

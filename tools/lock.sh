@@ -5,7 +5,7 @@ uv=$1
 "$uv" lock --quiet --upgrade
 "$uv" export --quiet --no-emit-workspace --all-packages --all-extras --all-groups --no-header --no-annotate \
     -o requirements/workspace.txt >/dev/null
-for name in tflite-runtime litert both; do
+for name in tflite-runtime litert both test; do
     "$uv" pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
         --no-header --no-annotate "requirements/device-$name.in" -o "requirements/device-$name.txt" >/dev/null
 done

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tflotilla.shared.contract.processing import Preprocessing
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: x / 255: the CNN was trained on 0..1.
