@@ -1,0 +1,228 @@
+"""What a fleet looks like, folded from what its boards say.
+
+Pure: no clock, no network, the same messages give the same view.
+
+Rules it keeps: a message that is garbage, foreign or repeated is counted and changes nothing else; (board, boot, seq)
+numbers a message for ever, so gaps and duplicates are exact whatever order messages come in; memory stays bounded
+whatever boards send.
+
+It does NOT decide whether a silent board is dead: `availability` is what the board, or its last will, said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.deployment import DeploymentStatus
+from tflotilla.shared.contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: A longer payload is no message of ours; it is not even parsed.
+MOST_PAYLOAD_BYTES = 8 << 20
+_LAST_PREDICTIONS = 5
+_LAST_EVENTS = 20
+_KEPT_BOOTS = 8
+_KEPT_RANGES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """Which numbers of one boot have arrived: ranges (first, last) in order, that do not touch.
+
+    Law: `adding` the same numbers in any order gives equal values, as long as there are at most 256 ranges.
+    """
+
+    ranges: tuple[tuple[int, int], ...] = ()
+    duplicates: int = 0
+    #: Numbers between ranges that were merged to save memory: they count as missing for ever.
+    given_up: int = 0
+
+    @property
+    def received(self) -> int:
+        """How many different numbers arrived."""
+        return sum(last - first + 1 for first, last in self.ranges) - self.given_up
+
+    @property
+    def missing(self) -> int:
+        """How many numbers between the lowest and the highest that arrived did not."""
+        if not self.ranges:
+            return 0
+        return self.ranges[-1][1] - self.ranges[0][0] + 1 - self.received
+
+    def adding(self, number: int) -> Sequence:
+        """Return this with one more number; one that is there already is a duplicate."""
+        ranges = self.ranges
+        if ranges and number == ranges[-1][1] + 1:
+            # Nearly always: the next one.
+            return dataclasses.replace(self, ranges=(*ranges[:-1], (ranges[-1][0], number)))
+        position = 0
+        while position < len(ranges) and ranges[position][1] < number - 1:
+            position += 1
+        if position < len(ranges) and ranges[position][0] <= number <= ranges[position][1]:
+            return dataclasses.replace(self, duplicates=self.duplicates + 1)
+        merged = list(ranges)
+        if position < len(ranges) and ranges[position][1] == number - 1:
+            merged[position] = (ranges[position][0], number)
+            if position + 1 < len(ranges) and ranges[position + 1][0] == number + 1:
+                merged[position : position + 2] = [(ranges[position][0], ranges[position + 1][1])]
+        elif position < len(ranges) and ranges[position][0] == number + 1:
+            merged[position] = (number, ranges[position][1])
+        else:
+            merged.insert(position, (number, number))
+        given_up = self.given_up
+        if len(merged) > _KEPT_RANGES:
+            given_up += merged[1][0] - merged[0][1] - 1
+            merged[:2] = [(merged[0][0], merged[1][1])]
+        return Sequence(ranges=tuple(merged), duplicates=self.duplicates, given_up=given_up)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardView:
+    """What is known of one board. Times are Unix seconds: `seen` by this machine's clock, the others by the board's."""
+
+    board: str
+    seen: float
+    availability: Literal["online", "offline"] | None = None
+    boot: str | None = None
+    state: messages.State | None = None
+    deployment: DeploymentStatus | None = None
+    metrics: messages.Metrics | None = None
+    metrics_time: float = 0.0
+    #: The newest first.
+    predictions: tuple[messages.Prediction, ...] = ()
+    events: tuple[messages.Event, ...] = ()
+    benchmark: messages.BenchmarkReport | None = None
+    messages: int = 0
+    #: Sums over all metrics and predictions that arrived, each message counted once.
+    inferences: int = 0
+    errors: int = 0
+    predicted: int = 0
+    #: boot → what arrived of it; the newest boots only.
+    sequences: Mapping[str, Sequence] = field(default_factory=dict)
+
+    @property
+    def duplicates(self) -> int:
+        """Messages that arrived more than once."""
+        return sum(sequence.duplicates for sequence in self.sequences.values())
+
+    @property
+    def missing(self) -> int:
+        """Messages that were sent between two that arrived, and did not arrive."""
+        return sum(sequence.missing for sequence in self.sequences.values())
+
+    @property
+    def inferences_per_second(self) -> float | None:
+        """Over the last window that was reported."""
+        if self.metrics is None or self.metrics.window_s <= 0:
+            return None
+        return self.metrics.count / self.metrics.window_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """Every board that said something, by name, and what could not be understood."""
+
+    fleet: str
+    boards: Mapping[str, BoardView] = field(default_factory=dict)
+    #: Payloads on our topics that break the contract.
+    garbage: int = 0
+    #: Messages on topics that are not this fleet's.
+    foreign: int = 0
+
+    def folding(self, received: Iterable[tuple[str, bytes, float]]) -> FleetView:
+        """Return the view after these messages: (topic, payload, time of arrival).
+
+        Law: `v.folding(a).folding(b) == v.folding([*a, *b])`.
+        """
+        boards = dict(self.boards)
+        garbage, foreign = self.garbage, self.foreign
+        for topic, payload, at in received:
+            address = topics.parse(topic)
+            if address is None or address.fleet != self.fleet:
+                foreign += 1
+                continue
+            if not payload and address.channel in topics.RETAINED:
+                # How a retained message is deleted: the broker forgets, we don't.
+                continue
+            message = understood(topic, payload)
+            if message is None:
+                garbage += 1
+            elif address.channel in topics.CHANNELS:
+                before = boards.get(address.board) or BoardView(board=address.board, seen=at)
+                boards[address.board] = _fold_board(before, message, at)
+        return FleetView(fleet=self.fleet, boards=boards, garbage=garbage, foreign=foreign)
+
+
+def understood(topic: str, payload: bytes) -> messages.Message[Any] | None:
+    """Return the parsed message, None for garbage; never raises."""
+    if len(payload) > MOST_PAYLOAD_BYTES:
+        return None
+    try:
+        return messages.parse(topic, payload)[1]
+    except ContractError:
+        return None
+
+
+def _fold_board(before: BoardView, message: messages.Message[Any], at: float) -> BoardView:
+    view = dataclasses.replace(before, seen=max(before.seen, at), messages=before.messages + 1)
+    if message.seq > 0:
+        counted = before.sequences.get(message.boot, Sequence())
+        after = counted.adding(message.seq)
+        view = dataclasses.replace(view, sequences=_with_boot(before.sequences, message.boot, after))
+        if after.duplicates > counted.duplicates:
+            return view
+    return _fold_body(view, message)
+
+
+def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
+    body = message.body
+    changes: dict[str, Any] = {}
+    match body:
+        case messages.Availability():
+            changes = _availability(view, message, body)
+        case messages.State():
+            changes = {"state": body, "boot": message.boot}
+        case messages.Metrics():
+            changes = {"inferences": view.inferences + body.count, "errors": view.errors + body.errors}
+            # An outbox that is emptied after an outage brings old windows: they count, but they are not the present.
+            if message.time >= view.metrics_time:
+                changes |= {"metrics": body, "metrics_time": message.time}
+        case messages.Predictions():
+            newest = sorted((*body.results, *view.predictions), key=lambda result: result.time, reverse=True)
+            changes = {
+                "predictions": tuple(newest[:_LAST_PREDICTIONS]),
+                "predicted": view.predicted + len(body.results),
+            }
+        case messages.BenchmarkReport():
+            changes = {"benchmark": body}
+        case messages.Event():
+            changes = {"events": (body, *view.events)[:_LAST_EVENTS]}
+        case messages.Ack():
+            # Said by a collector, not by the board.
+            changes = {}
+        case _:
+            changes = {"deployment": body}
+    return dataclasses.replace(view, **changes)
+
+
+def _availability(view: BoardView, message: messages.Message[Any], body: messages.Availability) -> dict[str, Any]:
+    # A last will is written when the connection is made, so its time says nothing: order of arrival counts. The will
+    # of an earlier boot that comes late must not hide that the board is back.
+    if body.status == "offline" and view.availability == "online" and view.boot not in (None, message.boot):
+        return {}
+    return {"availability": body.status, "boot": message.boot}
+
+
+def _with_boot(sequences: Mapping[str, Sequence], boot: str, sequence: Sequence) -> dict[str, Sequence]:
+    kept = dict(sequences)
+    kept[boot] = sequence
+    while len(kept) > _KEPT_BOOTS:
+        # The boot heard of first goes first.
+        del kept[next(iter(kept))]
+    return kept

@@ -1,0 +1,265 @@
+"""The host's connection to the MQTT broker; its only door to paho.
+
+    with connect(fleet.mqtt, folder=fleet.folder) as broker:
+        broker.subscribe(topics.every_board(fleet.name))
+        for received in broker.receive(timeout_s=1.0): ...
+
+Rules it keeps: MQTT 5 first, 3.1.1 where the broker can't (or answers nothing to 5); every wait has an end; what goes
+wrong is a BrokerError of one line; after an interruption it connects and subscribes again by itself.
+
+It does NOT read messages: topics and payloads go out as they came in, garbage too.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tflotilla.shared.contract.errors import BrokerError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from tflotilla.shared.contract.agent_config import MqttConfig
+
+#: A broker that takes longer to answer a CONNECT of MQTT 5 is taken for one that doesn't understand it.
+_PATIENCE_WITH_5_S = 3.0
+_TICK_S = 0.05
+#: Messages that nobody took; older ones go first, and are counted.
+_MOST_WAITING = 200_000
+_REFUSALS = frozenset({"Bad user name or password", "Not authorized", "Bad authentication method", "Banned"})
+_OTHER_VERSION = "Unsupported protocol version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One message as it came. `at` is Unix seconds by this machine's clock."""
+
+    topic: str
+    payload: bytes
+    at: float
+    retained: bool = False
+
+
+class Connection:
+    """A live connection; made by `connect`, used by one thread."""
+
+    def __init__(self, client: paho.Client, where: str, protocol: str) -> None:
+        self.protocol = protocol
+        #: Messages lost in here, because `receive` was not called for too long.
+        self.dropped = 0
+        self._client = client
+        self._where = where
+        self._subscriptions: tuple[str, ...] = ()
+        self._waiting: deque[Received] = deque()
+        self._arrived = threading.Condition()
+        self._answers: dict[int, list[ReasonCode]] = {}
+        client.on_message = self._on_message
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now; without one, it is being tried again."""
+        return self._client.is_connected()
+
+    def subscribe(self, subscriptions: Sequence[str], *, timeout_s: float = 10.0) -> None:
+        """Subscribe, and again after each interruption.
+
+        Raises:
+            BrokerError: the broker refuses, or does not answer in time.
+
+        """
+        self._subscriptions = tuple(subscriptions)
+        _, number = self._client.subscribe([(topic, 1) for topic in self._subscriptions])
+        for topic, code in zip(self._subscriptions, self._await(number, timeout_s), strict=False):
+            if code.is_failure:
+                message = f"MQTT broker {self._where} does not let us read {topic}: {code}"
+                raise BrokerError(message)
+
+    def publish(self, topic: str, payload: bytes, *, timeout_s: float = 10.0) -> None:
+        """Publish at QoS 1 and return when the broker has it.
+
+        Raises:
+            BrokerError: the broker refuses, or does not answer in time.
+
+        """
+        number = self._client.publish(topic, payload, qos=1).mid
+        for code in self._await(number, timeout_s):
+            # "No matching subscribers" is a success here; whether somebody answers is the caller's business.
+            if code.is_failure:
+                message = f"MQTT broker {self._where} does not let us write {topic}: {code}"
+                raise BrokerError(message)
+
+    def receive(self, *, timeout_s: float) -> tuple[Received, ...]:
+        """Wait until something is there, at most that long, and return all of it, in order of arrival."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting, timeout=max(0.0, timeout_s))
+            received = tuple(self._waiting)
+            self._waiting.clear()
+        return received
+
+    def _await(self, number: int | None, timeout_s: float) -> list[ReasonCode]:
+        # paho's locks must not be asked for while ours is held: its thread calls us while it holds them. So an answer
+        # may be here before we wait for it.
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: number in self._answers, timeout=timeout_s):
+                message = f"MQTT broker {self._where} did not answer within {timeout_s:g} s"
+                raise BrokerError(message)
+            return self._answers.pop(number or 0)
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
+        # A topic that is no UTF-8 can't be one of ours, and paho raises when it is asked for it.
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = "\ufffd"
+        received = Received(topic=topic, payload=bytes(message.payload), at=time.time(), retained=message.retain)
+        with self._arrived:
+            if len(self._waiting) >= _MOST_WAITING:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(received)
+            self._arrived.notify_all()
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:  # noqa: ANN401
+        if not code.is_failure and self._subscriptions:
+            client.subscribe([(topic, 1) for topic in self._subscriptions])
+
+    def _on_subscribe(self, _client: paho.Client, _data: Any, number: int, codes: list[ReasonCode], _: Any) -> None:  # noqa: ANN401
+        self._answer(number, codes)
+
+    def _on_publish(self, _client: paho.Client, _data: Any, number: int, code: ReasonCode, _: Any) -> None:  # noqa: ANN401
+        self._answer(number, [code])
+
+    def _answer(self, number: int, codes: list[ReasonCode]) -> None:
+        with self._arrived:
+            self._answers[number] = codes
+            self._arrived.notify_all()
+
+
+@contextmanager
+def connect(config: MqttConfig, *, folder: Path, timeout_s: float = 10.0) -> Iterator[Connection]:
+    """Connect for the time of the block; relative files of the configuration start at `folder`.
+
+    Raises:
+        BrokerError: the broker is down, refuses the password, or speaks something else.
+        ConfigError: the password or CA file can't be read.
+
+    """
+    where = f"{config.host}:{config.port}"
+    password = _password(config, folder)
+    versions = {"auto": (paho.MQTTv5, paho.MQTTv311), "5": (paho.MQTTv5,), "3.1.1": (paho.MQTTv311,)}[config.protocol]
+    for version in versions:
+        client = _client(config, folder, version, password)
+        patience_s = timeout_s if version == versions[-1] else min(timeout_s, _PATIENCE_WITH_5_S)
+        refusal = _shake_hands(client, config, where, timeout_s=timeout_s, patience_s=patience_s)
+        if refusal is None:
+            break
+        client.disconnect()
+        if refusal in _REFUSALS:
+            who = f"user {config.username!r}" if config.username else "connections without a user"
+            message = f"MQTT broker {where} refuses {who}: {refusal}; see [mqtt] username and password_file"
+            raise BrokerError(message)
+        if refusal not in {_OTHER_VERSION, ""} or version == versions[-1]:
+            message = f"MQTT broker {where} {_spoken(refusal)}"
+            raise BrokerError(message)
+    connection = Connection(client, where, "5" if version == paho.MQTTv5 else "3.1.1")
+    client.loop_start()
+    try:
+        yield connection
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _spoken(refusal: str) -> str:
+    if refusal:
+        return f"refuses us: {refusal}"
+    return "took the connection but did not answer as an MQTT broker does: wrong password, port or TLS setting?"
+
+
+def _client(config: MqttConfig, folder: Path, version: Any, password: str | None) -> paho.Client:  # noqa: ANN401
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, client_id=f"tflotilla-host-{secrets.token_hex(6)}", protocol=version
+    )
+    client.reconnect_delay_set(min_delay=1, max_delay=10)
+    if config.username is not None:
+        client.username_pw_set(config.username, password)
+    if config.tls:
+        ca_file = None if config.ca_file is None else str(folder / config.ca_file)
+        try:
+            client.tls_set(ca_certs=ca_file)
+        except (OSError, ValueError) as error:
+            message = f"[mqtt] ca_file {ca_file}: {error}"
+            raise ConfigError(message) from error
+    return client
+
+
+def _password(config: MqttConfig, folder: Path) -> str | None:
+    if config.password_file is None:
+        return None
+    file = (folder / config.password_file).expanduser()
+    try:
+        return file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        message = f"[mqtt] password_file {file} can't be read: {reason}"
+        raise ConfigError(message) from error
+
+
+def _shake_hands(
+    client: paho.Client, config: MqttConfig, where: str, *, timeout_s: float, patience_s: float
+) -> str | None:
+    """Return None when the broker takes us, its reason when it doesn't, "" when it hangs up or says nothing."""
+    outcome: list[str | None] = []
+
+    def on_connect(_client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:  # noqa: ANN401
+        outcome.append(str(code) if code.is_failure else None)
+
+    client.on_connect = on_connect
+    client.connect_timeout = timeout_s
+    try:
+        client.connect(config.host, config.port, keepalive=config.keepalive_s)
+    except (OSError, ValueError) as error:
+        _unreachable(where, error, tls=config.tls)
+    deadline = time.monotonic() + patience_s
+    while not outcome and time.monotonic() < deadline:
+        with suppress(OSError):
+            if client.loop(_TICK_S) == paho.MQTT_ERR_SUCCESS:
+                continue
+        break
+    return outcome[0] if outcome else ""
+
+
+def _unreachable(where: str, error: OSError | ValueError, *, tls: bool) -> NoReturn:
+    advice = "is it running, and are [mqtt] host and port in fleet.toml right?"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message = f"MQTT broker {where} shows a certificate we don't trust: {error.verify_message}; see [mqtt] ca_file"
+    elif isinstance(error, ssl.SSLError):
+        message = f"MQTT broker {where} does not speak TLS as we do: {error.reason or error}; see [mqtt] tls and port"
+    elif isinstance(error, socket.gaierror):
+        message = f"MQTT broker {where}: no such host name; {advice}"
+    elif isinstance(error, TimeoutError):
+        message = f"MQTT broker {where} does not answer; {advice}"
+    elif isinstance(error, ConnectionError) and tls:
+        message = f"MQTT broker {where} hung up: {error.strerror or error}; does that port speak TLS?"
+    elif isinstance(error, OSError):
+        message = f"MQTT broker {where} can't be reached: {error.strerror or error}; {advice}"
+    else:
+        message = f"MQTT broker {where}: {error}; {advice}"
+    raise BrokerError(message) from error
