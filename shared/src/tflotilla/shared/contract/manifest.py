@@ -80,6 +80,9 @@ class GoldenPolicy:
     tolerance_lsb: int = 1
     tolerance_absolute: float = 1e-4
     tolerance_relative: float = 1e-3
+    #: Runtimes of the host that load the model and compute something else, `tflite-runtime==2.14.0`: preflight refuses
+    #: boards that have no other.
+    not_reproduced_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
