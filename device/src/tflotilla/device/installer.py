@@ -22,7 +22,6 @@ from tflotilla.shared.contract.errors import (
     ContractError,
     TflotillaError,
 )
-from tflotilla.shared.contract.messages import ServedBundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     OnStatus = Callable[[DeploymentStatus], None]
 
-__all__ = ["Installer", "Observation", "Serving", "served_bundle"]
+__all__ = ["Installer", "Observation", "Serving"]
 
 
 class Serving(Protocol):
@@ -292,17 +291,6 @@ class Installer:
             # It is replaced atomically, so this is no journal or one of a newer agent. `current` is right at every
             # moment, so nothing is lost but the report.
             return None
-
-
-def served_bundle(store: Store, bundle: str | None) -> ServedBundle | None:
-    """Describe a bundle as messages do; None when there is none or its manifest can't be read."""
-    if bundle is None:
-        return None
-    try:
-        manifest = store.manifest(bundle)
-    except (BoardError, ContractError):
-        return None
-    return ServedBundle(digest=bundle, name=manifest.name, version=manifest.version, release=manifest.release)
 
 
 def _status(journal: install.Journal, report: install.Report) -> DeploymentStatus:

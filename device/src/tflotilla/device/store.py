@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from tflotilla.device.disk import UNFINISHED, Disk, RealDisk, point, write
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer
-from tflotilla.shared.contract.errors import BoardError, ContractError, VerificationError
+from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, VerificationError
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE, Manifest
+from tflotilla.shared.contract.messages import ServedBundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -63,10 +64,14 @@ class Store:
         path = self.blob(sha256)
         return path.is_file() and path.stat().st_size == size
 
-    def partial_bytes(self, sha256: str) -> int:
-        """Return how much of a blob has arrived in earlier transfers."""
+    def partial_bytes(self, sha256: str, size: int) -> int:
+        """Return how much of a blob has arrived in earlier transfers; more than there can be counts as nothing."""
         path = self._partial(sha256)
-        return path.stat().st_size if path.is_file() else 0
+        here = path.stat().st_size if path.is_file() else 0
+        if here > size:
+            self._disk.remove(path)
+            return 0
+        return here
 
     def receive(self, sha256: str, size: int, offset: int) -> Incoming:
         """Go on with a blob at `offset`, which must be what `partial_bytes` says.
@@ -80,39 +85,43 @@ class Store:
             partial = self._partial(sha256)
         except ValueError as error:
             raise ContractError(f"blob: {error}") from error
-        here = self.partial_bytes(sha256)
+        here = self.partial_bytes(sha256, size)
         if offset != here or not 0 <= offset <= size:
             message = f"blob {digest.short(sha256)}: {here} bytes are here, so it can't go on at {offset} of {size}"
             raise ContractError(message)
         self.require_space(size - offset)
         return Incoming(
-            size - offset,
-            write=lambda data: self._append(partial, data),
-            finish=lambda: self._keep(partial, sha256, size),
+            offset,
+            size,
+            write=lambda data, at: self._append(partial, data, at),
+            finish=lambda: self._keep(partial, sha256),
         )
 
     def _partial(self, sha256: str) -> Path:
         return self.home.incoming / (digest.check(sha256) + _PART)
 
-    def _append(self, partial: Path, data: bytes) -> None:
+    def _append(self, partial: Path, data: bytes, at: int) -> None:
         try:
-            with self._translated("receive a file", len(data)):
+            with self._translated("receive a file", len(data)), self._locked():
+                if partial.exists() and partial.stat().st_size != at:
+                    # The younger session goes on where an older one, cut off and not knowing it yet, had stopped.
+                    message = f"blob {digest.short(partial.stem)}: another session is sending it to this board"
+                    raise ConflictError(message)
                 self._disk.append(partial, data)
         except BoardError:
             # A board whose disk is full needs the room more than the next transfer needs a head start.
             self._disk.remove(partial)
             raise
 
-    def _keep(self, partial: Path, sha256: str, size: int) -> None:
-        if size == 0:
-            self._append(partial, b"")
-        found = digest.of_file(partial)
-        if found != sha256:
-            self._disk.remove(partial)
-            message = f"blob {digest.short(sha256)} arrived damaged and was thrown away; send it again"
-            raise VerificationError(message)
+    def _keep(self, partial: Path, sha256: str) -> None:
         target = self.blob(sha256)
-        with self._translated("store a file", 0):
+        with self._translated("store a file", 0), self._locked():
+            if not partial.exists():
+                self._disk.append(partial, b"")
+            if digest.of_file(partial) != sha256:
+                self._disk.remove(partial)
+                message = f"blob {digest.short(sha256)} arrived damaged and was thrown away; send it again"
+                raise VerificationError(message)
             self._disk.sync_file(partial)
             self._disk.make_folder(target.parent)
             self._disk.sync_folder(target.parent.parent)
@@ -157,6 +166,14 @@ class Store:
     def manifest(self, bundle: str) -> Manifest:
         """Return the manifest of an admitted or staged bundle. Raises BoardError, ContractError."""
         return Manifest.from_bytes(self.signed_manifest(bundle)[0])
+
+    def describe(self, bundle: str) -> ServedBundle | None:
+        """Describe a bundle as messages do; None when its manifest can't be read."""
+        try:
+            manifest = self.manifest(bundle)
+        except (BoardError, ContractError):
+            return None
+        return ServedBundle(digest=bundle, name=manifest.name, version=manifest.version, release=manifest.release)
 
     def admit(self, bundle: str) -> Path:
         """Make a bundle of a staged manifest and its blobs, verified byte by byte. Admitted already: verify it again.
@@ -357,14 +374,24 @@ class Incoming:
     Dropping it early keeps what has arrived; a later transfer goes on there.
     """
 
-    def __init__(self, remaining: int, *, write: Callable[[bytes], None], finish: Callable[[], None]) -> None:
-        self._remaining = remaining
+    def __init__(
+        self, offset: int, size: int, *, write: Callable[[bytes, int], None], finish: Callable[[], None]
+    ) -> None:
+        self._offset = offset
+        self._size = size
         self._inflater = zlib.decompressobj()
         self._write = write
         self._finish = finish
 
     def write(self, compressed: bytes) -> None:
-        """Take the next piece of the zlib stream. Raises ContractError, BoardError (disk)."""
+        """Take the next piece of the zlib stream.
+
+        Raises:
+            ContractError: it isn't one, or holds more than was announced.
+            ConflictError: another session sends the same blob.
+            BoardError: the disk is full or failing; what had arrived is removed.
+
+        """
         more = bool(compressed)
         while more:
             try:
@@ -373,22 +400,23 @@ class Incoming:
             except zlib.error as error:
                 message = f"blob: not a zlib stream ({error})"
                 raise ContractError(message) from error
-            if len(data) > self._remaining:
+            if len(data) > self._size - self._offset:
                 message = "blob: more bytes came than its manifest says"
                 raise ContractError(message)
             if self._inflater.unused_data:
                 message = "blob: bytes came after the end of the zlib stream"
                 raise ContractError(message)
-            self._write(data)
-            self._remaining -= len(data)
+            if data:
+                self._write(data, self._offset)
+            self._offset += len(data)
             compressed = self._inflater.unconsumed_tail
             # A full piece may have left output behind in the inflater, even with all input taken.
             more = bool(compressed) or len(data) == _PIECE_BYTES
 
     def finish(self) -> None:
         """Verify and store. Raises VerificationError, ContractError (bytes are missing), BoardError."""
-        if self._remaining:
-            message = f"blob: {self._remaining} bytes are missing at the end of the stream"
+        if self._offset != self._size:
+            message = f"blob: {self._size - self._offset} bytes are missing at the end of the stream"
             raise ContractError(message)
         self._finish()
 

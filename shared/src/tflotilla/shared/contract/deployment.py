@@ -36,10 +36,12 @@ _S = DeploymentState
 FOLLOWERS: dict[DeploymentState, frozenset[DeploymentState]] = {
     _S.QUEUED: frozenset({_S.TRANSFERRING, _S.VERIFYING, _S.REJECTED, _S.FAILED}),
     _S.TRANSFERRING: frozenset({_S.VERIFYING, _S.REJECTED, _S.FAILED}),
-    _S.VERIFYING: frozenset({_S.PROBING, _S.REJECTED, _S.FAILED}),
+    # Straight to SWITCHING: a rollback, of a bundle that was probed and confirmed when it was deployed.
+    _S.VERIFYING: frozenset({_S.PROBING, _S.SWITCHING, _S.REJECTED, _S.FAILED}),
     _S.PROBING: frozenset({_S.SWITCHING, _S.REJECTED, _S.FAILED}),
     # No way to REJECTED from here on: the candidate has served, so undoing it is a rollback.
-    _S.SWITCHING: frozenset({_S.CONFIRMING, _S.ROLLED_BACK, _S.FAILED}),
+    # Straight to SUCCEEDED: a rollback again.
+    _S.SWITCHING: frozenset({_S.CONFIRMING, _S.SUCCEEDED, _S.ROLLED_BACK, _S.FAILED}),
     _S.CONFIRMING: frozenset({_S.SUCCEEDED, _S.ROLLED_BACK, _S.FAILED}),
     _S.SUCCEEDED: frozenset(),
     _S.ROLLED_BACK: frozenset(),

@@ -1,0 +1,7 @@
+"""`python -m tflotilla.device` is `tflotilla-agent`."""
+
+import sys
+
+from tflotilla.device.cli import main
+
+sys.exit(main())

@@ -1,0 +1,83 @@
+"""A supervisor for tests of the installer: answers as told, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tflotilla.device.installer import Observation
+from tflotilla.device.reports import ProbeReport
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.messages import DelegateReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tflotilla.shared.contract.agent_config import InferenceConfig
+
+OLD_RUNTIME = RuntimeOffer(name="tflite-runtime", version="2.14.0")
+NEW_RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
+HEALTHY = Observation(results=100, errors=0, crashes=0, p99_ns=1_000_000, champion_p99_ns=1_000_000)
+CRASHING = Observation(results=3, errors=0, crashes=2, p99_ns=None, champion_p99_ns=1_000_000)
+
+
+def probe_report(runtime: RuntimeOffer = OLD_RUNTIME, *, reason: str | None = None, p50_ns: int = 1000) -> ProbeReport:
+    """Return a report; one with a reason isn't ok."""
+    return ProbeReport(
+        ok=reason is None,
+        reason=reason,
+        runtime=runtime,
+        delegate=DelegateReport(requested=None, active=None),
+        worst_lsb=0,
+        worst_absolute=None,
+        load_ns=1,
+        p50_ns=p50_ns,
+        p99_ns=2 * p50_ns,
+        peak_rss_bytes=1 << 20,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeServing:
+    """The `Serving` port. Set what it answers; an exception in place of an answer is raised."""
+
+    reports: tuple[ProbeReport, ...] | Exception = (probe_report(),)
+    observation: Observation | Exception = HEALTHY
+    #: Bundles whose worker can't be brought up.
+    broken: dict[str, Exception] = field(default_factory=dict)
+    #: Holds `probe` until it is set: a deployment to be looked at in the middle.
+    gate: asyncio.Event | None = None
+    probing: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    async def probe(self, folder: Path, inference: InferenceConfig) -> tuple[ProbeReport, ...]:
+        """Answer `reports`."""
+        del inference
+        self.calls.append(("probe", folder.name))
+        self.probing.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if isinstance(self.reports, Exception):
+            raise self.reports
+        return self.reports
+
+    async def serve(self, bundle: str | None, runtime: RuntimeOffer | None) -> None:
+        """Serve anything but what is `broken`."""
+        self.calls.append(("serve", bundle, runtime))
+        if bundle in self.broken:
+            raise self.broken[bundle]
+
+    async def observe(self, window_s: float) -> Observation:
+        """Answer `observation` at once."""
+        self.calls.append(("observe", window_s))
+        if isinstance(self.observation, Exception):
+            raise self.observation
+        return self.observation
+
+    @property
+    def serving(self) -> str | None:
+        """The bundle that was asked for last and could be served."""
+        served = [call[1] for call in self.calls if call[0] == "serve" and call[1] not in self.broken]
+        last = served[-1] if served else None
+        return last if isinstance(last, str) else None
