@@ -19,6 +19,7 @@ from tflotilla.device import __version__, facts
 from tflotilla.device.control_server import ControlServer
 from tflotilla.device.home import Home
 from tflotilla.device.installer import Installer
+from tflotilla.device.pid_lock import PidLock
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.messages import DelegateReport, State
@@ -96,6 +97,8 @@ def main() -> int:
     if order.exists():
         sys.stderr.write(order.read_text() + "\n")
         return 3
+    if not PidLock(home.pid).acquire():
+        return 11
     asyncio.run(_run(home))
     return 0
 

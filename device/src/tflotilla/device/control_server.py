@@ -1,7 +1,7 @@
 """The supervisor's end of the control socket.
 
-Rules it keeps: one supervisor per home (`agent.pid` is locked before the socket is touched); a client that hangs up,
-sends garbage or never reads harms nobody, and what it asked for goes on. What it does NOT do: decide anything.
+Rules it keeps: a socket that answers is never taken over; a client that hangs up, sends garbage or never reads harms
+nobody, and what it asked for goes on. What it does NOT do: decide anything, or lock the home (the supervisor does).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from tflotilla.device import control
-from tflotilla.device.pid_lock import PidLock
 from tflotilla.shared.contract import errors, session
 from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, TflotillaError, UsageError
 
@@ -48,13 +47,12 @@ class Handler(Protocol):
 
 
 class ControlServer:
-    """Listens in a home from `start` (or `async with`) to `close`, and holds the lock `agent.pid` for so long."""
+    """Listens in a home from `start` (or `async with`) to `close`."""
 
     def __init__(self, home: Home, handler: Handler) -> None:
         self._home = home
         self._handler = handler
         self._server: asyncio.Server | None = None
-        self._lock = PidLock(home.pid)
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -65,8 +63,7 @@ class ControlServer:
             BoardError: the socket can't be made.
 
         """
-        self._home.make()
-        if not self._lock.acquire():
+        if control.is_running(self._home):
             message = f"an agent runs in {self._home.path} already; stop it with `tflotilla-agent stop`"
             raise ConflictError(message)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,7 +75,6 @@ class ControlServer:
             listener.listen(_BACKLOG)
         except OSError as error:
             listener.close()
-            self._lock.release()
             message = f"the control socket {self._home.socket} can't be made: {error.strerror or error}"
             raise BoardError(message) from error
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_REQUEST_LIMIT_BYTES)
@@ -93,7 +89,6 @@ class ControlServer:
         if self._clients:
             await asyncio.wait(tuple(self._clients))
         self._home.socket.unlink(missing_ok=True)
-        self._lock.release()
         self._server = None
 
     async def __aenter__(self) -> ControlServer:  # noqa: PYI034 - typing.Self is newer than the oldest Python here

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from tflotilla.device.store import Store
     from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.board import RuntimeOffer
+    from tflotilla.shared.contract.messages import ServedBundle
 
     OnStatus = Callable[[DeploymentStatus], None]
 
-__all__ = ["Installer", "Observation", "Serving"]
+__all__ = ["Installer", "Observation", "Serving", "served_bundle"]
 
 
 class Serving(Protocol):
@@ -291,6 +292,11 @@ class Installer:
             # It is replaced atomically, so this is no journal or one of a newer agent. `current` is right at every
             # moment, so nothing is lost but the report.
             return None
+
+
+def served_bundle(store: Store, bundle: str | None) -> ServedBundle | None:
+    """Describe a bundle as messages do; None when there is none or its manifest can't be read."""
+    return None if bundle is None else store.describe(bundle)
 
 
 def _status(journal: install.Journal, report: install.Report) -> DeploymentStatus:
