@@ -24,12 +24,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tflotilla.shared.contract import messages
+from tflotilla.shared.contract import messages, topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tflotilla.shared.contract import topics
 
 #: Debian puts daemons where users' PATH does not look.
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
@@ -172,11 +170,16 @@ class Listener:
             self.received.append((topic, payload, retained))
 
     def messages(self, channel: topics.Channel | None = None) -> list[messages.Message[Any]]:
-        """Return the parsed messages of one channel, or of all."""
+        """Return the parsed messages of one channel, or of all that boards say."""
         with self._lock:
             seen = list(self.received)
-        parsed = [messages.parse(topic, payload) for topic, payload, _ in seen if payload]
-        return [message for address, message in parsed if channel in (None, address.channel)]
+        found = []
+        for topic, payload, _ in seen:
+            address = topics.parse(topic)
+            if address is None or address.channel.startswith("command/") or channel not in (None, address.channel):
+                continue
+            found.append(messages.parse(topic, payload)[1])
+        return found
 
     def send(self, topic: str, payload: bytes) -> None:
         """Publish, once there is a connection."""

@@ -186,6 +186,12 @@ class Outbox:
             if not self._memory.take(row_id):
                 self._settled.add(row_id)
 
+    def drop(self, row_ids: Iterable[int]) -> None:
+        """Give rows up that can't be delivered, and count them."""
+        gone = tuple(row_ids)
+        self.settle(gone)
+        self._dropped_unwritten += len(gone)
+
     def acknowledge(self, boot: str, up_to: int) -> None:
         """Forget what a collector stored: every row of `boot` up to and including seq `up_to`."""
         for row in tuple(self._memory.rows.values()):

@@ -3,8 +3,10 @@
 What a transport promises (proven for each by tests/device/test_transports_contract.py):
 - `start` returns at once; it connects, and reconnects for ever with a jittered backoff, by itself;
 - every happening is handed over on the event loop that called `start`, in order;
-- `publish` never blocks, never queues without bound and never raises; each publication taken while connected is
-  `Settled` by its token, or void with the next `Lost`. Without a connection it is void at once;
+- `publish` never blocks, never queues without bound and never raises; it tells whether the publication was taken. One
+  that was is `Settled` by its token, or void with the next `Lost`;
+- a retained message is not handed over: requests are events, and one that a broker keeps would be obeyed at every
+  reconnect;
 - the will is published by the other side when the connection breaks without `stop`;
 - what it does NOT do: keep anything. Whoever must not lose a message keeps it until it is settled.
 """
@@ -84,8 +86,8 @@ class Transport(Protocol):
     def start(self, tell: Callable[[Happening], None]) -> None:
         """Begin connecting. Call it once, on a running event loop."""
 
-    def publish(self, publication: Publication, token: int = NOBODY) -> None:
-        """Send at least once, if there is a connection."""
+    def publish(self, publication: Publication, token: int = NOBODY) -> bool:
+        """Send, if there is a connection and room among the unsettled; return whether it is on its way."""
 
     async def stop(self, farewell: Publication) -> None:
         """Publish `farewell` if there is a connection, leave without the will, and be done within seconds."""

@@ -96,20 +96,21 @@ class MemoryTransport:
         self._tell = tell
         self._task = asyncio.create_task(self._keep_connected())
 
-    def publish(self, publication: Publication, token: int = NOBODY) -> None:
+    def publish(self, publication: Publication, token: int = NOBODY) -> bool:
         """Hand the message to the broker."""
         if not self._connected or self._unsettled >= MAX_IN_FLIGHT:
-            return
+            return False
         broker = self._broker
         if broker.silent:
             self._unsettled += 1
-            return
+            return True
         too_large = broker.max_bytes is not None and len(publication.payload) > broker.max_bytes
         problem = "Packet too large" if too_large else broker.denied.get(publication.topic)
         if problem is None:
             broker.take(publication)
         if token != NOBODY:
             self.tell_soon(Settled(token=token, problem=problem, hopeless=too_large))
+        return True
 
     async def stop(self, farewell: Publication) -> None:
         """Say farewell and leave."""

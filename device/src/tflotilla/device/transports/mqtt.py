@@ -102,14 +102,16 @@ class MqttTransport:
         self._tell = tell
         self._task = asyncio.create_task(self._keep_connected())
 
-    def publish(self, publication: Publication, token: int = NOBODY) -> None:
-        """Send at QoS 1, if there is a connection and the broker's window has room."""
+    def publish(self, publication: Publication, token: int = NOBODY) -> bool:
+        """Send at QoS 1."""
         attempt = self._attempt
-        if attempt is None or len(attempt.tokens) >= attempt.limits.max_in_flight + 1:
-            return
+        if attempt is None or len(attempt.tokens) > attempt.limits.max_in_flight:
+            return False
         info = attempt.client.publish(publication.topic, publication.payload, qos=_QOS, retain=publication.retain)
-        if info.rc == paho.MQTT_ERR_SUCCESS:
-            attempt.tokens[info.mid] = token
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return False
+        attempt.tokens[info.mid] = token
+        return True
 
     async def stop(self, farewell: Publication) -> None:
         """Publish `farewell`, wait shortly for its confirmation, and disconnect."""
@@ -254,7 +256,8 @@ class MqttTransport:
             post(self._on_suback, reasons)
 
         def on_message(_c: Any, _u: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
-            post(self._on_message, message.topic, bytes(message.payload))
+            if not message.retain:
+                post(self._on_message, message.topic, bytes(message.payload))
 
         client = attempt.client
         client.on_connect = on_connect

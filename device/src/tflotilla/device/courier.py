@@ -1,0 +1,286 @@
+"""Carries reports from the outbox to the broker, and requests from the broker to the agent.
+
+Rules it keeps:
+- rows go out in order, at most a window of them unanswered; a new connection begins again with everything that waits;
+- a row is forgotten when the broker took it (`confirm="broker"`), or when a collector acknowledged it
+  (`confirm="collector"`; what stays unacknowledged for long is sent again, in small portions);
+- what can't be delivered within a moment is on disk; what can never touches it;
+- a channel that the broker denies is held back and tried again later; the others go on.
+
+What it does NOT do: know MQTT, or what reports mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tflotilla.device.transports import NOBODY, Connected, Happening, Lost, Publication, Received, Settled, Transport
+from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from tflotilla.device.outbox import Outbox, Row
+    from tflotilla.device.reporting import Envelopes
+
+_LOG = logging.getLogger(__name__)
+#: How long a report may wait for its confirmation in memory alone. Long enough that a healthy broker saves the flash.
+COMMIT_CONNECTED_S = 1.0
+COMMIT_ALONE_S = 0.05
+#: Forgetting on disk is only tidiness: delivered rows would be sent once more after a kill, and dropped as duplicates.
+_TIDY_S = 5.0
+_DENIED_S = 30.0
+#: A collector that acknowledged nothing for so long gets the oldest rows again, one window of them.
+SILENCE_S = 30.0
+#: What MQTT adds to a payload at most: fixed header, topic, packet id, property length.
+_PACKET_OVERHEAD_BYTES = 512
+
+
+class Courier:
+    """One board's reports. Everything happens on the event loop; `run` is its task."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        envelopes: Envelopes,
+        fleet: str,
+        confirm: Literal["broker", "collector"],
+        on_connected: Callable[[], None],
+        on_request: Callable[[str, bytes], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_request` gets the channel (`command/state`) and the payload."""
+        self._outbox = outbox
+        self._envelopes = envelopes
+        self._fleet = fleet
+        self._confirm = confirm
+        self._on_connected = on_connected
+        self._on_request = on_request
+        self._clock = clock
+        self._transport: Transport | None = None
+        self._wake = asyncio.Event()
+        #: Why reports don't reach the broker; None when they do.
+        self.problem: str | None = None
+        #: Set when only a person can help: wrong password, a board of the same name.
+        self.refused = False
+        self.connected = False
+        self._limits = Connected(protocol="")
+        self._cursor = 0
+        self._in_flight: dict[int, topics.Channel] = {}
+        self._denied: dict[str, float] = {}
+        self._commit_at: float | None = None
+        self._tidy_at: float | None = None
+        self._sent: deque[tuple[float, int]] = deque(maxlen=256)
+        self._repeated: tuple[float, int] = (0.0, 0)
+        self._told: set[str] = set()
+        #: The last retained report, and whether it is to be published once more after a reconnect.
+        self._last_retained: Publication | None = None
+        self._owes = False
+
+    def attach(self, transport: Transport) -> None:
+        """Take the transport and start it."""
+        self._transport = transport
+        transport.start(self.take)
+
+    def report(self, channel: topics.Channel, body: bytes, *, bundle: str | None) -> None:
+        """Queue a report. Raises ValueError for a body that is no JSON object."""
+        seq = self._envelopes.next_seq()
+        payload = self._envelopes.around(body, seq=seq, bundle=bundle)
+        self._outbox.add(boot=self._envelopes.boot, seq=seq, channel=channel, payload=payload)
+        if channel in topics.RETAINED:
+            self._last_retained = self._publication(channel, payload)
+        self._wake.set()
+
+    def tell(self, channel: topics.Channel, message: bytes) -> bool:
+        """Publish what describes the present, if there is a connection; return whether it went out."""
+        return self._transport is not None and self._transport.publish(self._publication(channel, message), NOBODY)
+
+    def publication(self, channel: topics.Channel, message: bytes) -> Publication:
+        """Return a message as it would be published: wills and farewells."""
+        return self._publication(channel, message)
+
+    def take(self, happening: Happening) -> None:
+        """Learn what happened on the transport."""
+        if isinstance(happening, Connected):
+            self._on_connection(happening)
+        elif isinstance(happening, Lost):
+            self._on_loss(happening)
+        elif isinstance(happening, Settled):
+            self._on_settled(happening)
+        else:
+            self._on_message(happening)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit and send, for ever."""
+        while True:
+            self._wake.clear()
+            await self._commit_if_due()
+            self._send()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._next_due_s())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Give what waits a last chance to be delivered."""
+        until = self._clock() + timeout_s
+        while self.connected and self._outbox.uncommitted and self._clock() < until:
+            self._wake.set()
+            await asyncio.sleep(0.02)
+
+    def _publication(self, channel: topics.Channel, message: bytes) -> Publication:
+        topic = topics.topic(self._fleet, self._envelopes.board, channel)
+        return Publication(topic=topic, payload=message, retain=channel in topics.RETAINED)
+
+    # What happened
+
+    def _on_connection(self, connected: Connected) -> None:
+        self.connected, self.refused, self.problem = True, False, None
+        self._limits = connected
+        self._restart()
+        _LOG.info("reporting over MQTT %s", connected.protocol)
+        self._on_connected()
+
+    def _on_loss(self, lost: Lost) -> None:
+        if lost.reason != self.problem:
+            _LOG.warning("%s; reports are kept meanwhile", lost.reason)
+        self.connected, self.refused, self.problem = False, lost.refused, lost.reason
+        self._in_flight.clear()
+        if self._commit_at is not None:
+            self._commit_at = self._clock()
+
+    def _on_settled(self, settled: Settled) -> None:
+        channel = self._in_flight.pop(settled.token, None)
+        if settled.problem is None:
+            if self._confirm == "broker":
+                self._outbox.settle([settled.token])
+        elif settled.hopeless:
+            _LOG.error("the broker will never take a report: %s; it is dropped", settled.problem)
+            self._outbox.drop([settled.token])
+        elif channel is not None:
+            self._denied[channel] = self._clock() + _DENIED_S
+            self.problem = f"the broker refuses this board's {channel}: {settled.problem}"
+            if self.problem not in self._told:
+                self._told.add(self.problem)
+                _LOG.warning("%s; tried again every %.0f s", self.problem, _DENIED_S)
+
+    def _on_message(self, received: Received) -> None:
+        address = topics.parse(received.topic)
+        if address is not None and address.channel.startswith("command/"):
+            # A request needs no envelope, only its body: people type them with mosquitto_pub.
+            self._on_request(address.channel, received.payload)
+            return
+        try:
+            _, message = messages.parse(received.topic, received.payload)
+            self._outbox.acknowledge(message.body.boot, message.body.up_to)
+        except (ContractError, AttributeError) as error:
+            _LOG.warning("a message was ignored: %s", error)
+
+    # What follows from it
+
+    def _restart(self) -> None:
+        self._cursor = 0
+        self._in_flight.clear()
+        self._denied.clear()
+        self._sent.clear()
+        self._told.clear()
+        self._owes = True
+        self._repeated = (self._clock(), 0)
+
+    def _send(self) -> None:
+        now = self._clock()
+        for channel in [channel for channel, until in self._denied.items() if until <= now]:
+            del self._denied[channel]
+            self._cursor = 0
+            self.problem = None if self.connected and not self._denied else self.problem
+        if not self.connected or self._transport is None:
+            return
+        if self._confirm == "collector":
+            self._repeat(now)
+        while len(self._in_flight) < self._limits.max_in_flight:
+            rows = self._outbox.after(self._cursor, limit=self._limits.max_in_flight)
+            if not rows:
+                self._pay_debt()
+                return
+            for row in rows:
+                if len(self._in_flight) >= self._limits.max_in_flight or not self._send_row(row, now):
+                    return
+                self._cursor = row.id
+
+    def _send_row(self, row: Row, now: float) -> bool:
+        """Send one row, or pass it over; False when there is no room for it now."""
+        if row.channel in self._denied or row.id in self._in_flight:
+            return True
+        if self._limits.max_bytes is not None and len(row.payload) + _PACKET_OVERHEAD_BYTES > self._limits.max_bytes:
+            _LOG.error("a report of %d bytes is dropped: the broker takes %d", len(row.payload), self._limits.max_bytes)
+            self._outbox.drop([row.id])
+            return True
+        if self._transport is None or not self._transport.publish(self._publication(row.channel, row.payload), row.id):
+            return False
+        self._in_flight[row.id] = row.channel
+        if not self._sent or now - self._sent[-1][0] >= 1:
+            self._sent.append((now, row.id))
+        return True
+
+    def _repeat(self, now: float) -> None:
+        """Send the oldest rows again that a collector left unacknowledged for long."""
+        oldest = self._outbox.after(0, limit=1)
+        if not oldest or oldest[0].id > self._cursor:
+            return
+        repeated_at, repeated_to = self._repeated
+        sent_at = repeated_at if oldest[0].id <= repeated_to else self._sent_at(oldest[0].id)
+        if now - sent_at < SILENCE_S:
+            return
+        for row in self._outbox.after(0, limit=self._limits.max_in_flight):
+            if row.id > self._cursor or len(self._in_flight) >= self._limits.max_in_flight:
+                break
+            if not self._send_row(row, now):
+                break
+            repeated_to = max(repeated_to, row.id)
+        self._repeated = (now, repeated_to)
+
+    def _sent_at(self, row_id: int) -> float:
+        return next((at for at, up_to in reversed(self._sent) if up_to <= row_id), float("-inf"))
+
+    def _pay_debt(self) -> None:
+        """Publish the last retained report once more after a reconnect: brokers forget retained messages too."""
+        if self._owes and self._last_retained is not None and self._transport is not None:
+            self._transport.publish(self._last_retained, NOBODY)
+        self._owes = False
+
+    async def _commit_if_due(self) -> None:
+        now = self._clock()
+        if self._commit_at is None and self._outbox.uncommitted:
+            self._commit_at = now + (COMMIT_CONNECTED_S if self.connected else COMMIT_ALONE_S)
+        if not self._outbox.uncommitted:
+            self._commit_at = None
+        if self._tidy_at is None and self._outbox.forgetting:
+            self._tidy_at = now + _TIDY_S
+        due = [at for at in (self._commit_at, self._tidy_at) if at is not None]
+        if not due or min(due) > now:
+            return
+        plan = self._outbox.plan()
+        before = self._outbox.problem
+        self._outbox.finish(plan, await asyncio.to_thread(self._outbox.write, plan))
+        self._commit_at = self._tidy_at = None
+        if self._outbox.problem is not None:
+            # Not again at once: a full disk stays full for a while.
+            self._commit_at = self._clock() + COMMIT_CONNECTED_S
+        if self._outbox.problem != before:
+            _LOG.log(logging.ERROR if self._outbox.problem else logging.INFO, self._outbox.problem or "disk is fine")
+
+    def _next_due_s(self) -> float:
+        now = self._clock()
+        due = [at for at in (self._commit_at, self._tidy_at, *self._denied.values()) if at is not None]
+        if self._commit_at is None and self._outbox.uncommitted:
+            due.append(now + COMMIT_ALONE_S)
+        if self._confirm == "collector":
+            due.append(now + SILENCE_S / 4)
+        return max(0.01, min(due, default=now + 60.0) - now)
