@@ -1,0 +1,288 @@
+"""From a trained model to TFLite files: every scheme in one load of TensorFlow, each file run before it is handed over.
+
+    detect the format → (child) load, calibrate, convert every scheme → inspect → (child) run and compare → rename
+
+Rules it keeps:
+- foreign files and TensorFlow live in a child process without keys; a crash there costs one scheme, not the others;
+- a file appears under its final name only when it is whole, computes what its source computes, and, with a target
+  runtime, when that runtime's table of op versions accepts it and (where it is installed) it computes right there;
+- the same source, data and options give the same bytes.
+
+What it does NOT do: measure accuracy (`evaluate`), decide per board (`compatibility`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tflotilla.host.models import child, compatibility, fidelity, quantize, sources
+from tflotilla.host.models.inspect import ModelInspection, inspect_model
+from tflotilla.host.models.sources import SourceOptions
+from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.errors import BoardError, ConversionError, InputError, ModelError, UsageError
+from tflotilla.shared.contract.processing import Preprocessing
+from tflotilla.shared.contract.tensors import QuantizationScheme, TensorSpec
+from tflotilla.shared.inference import preprocessing as preprocessings
+from tflotilla.shared.inference import runtime as runtimes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+DEFAULT_SAMPLES = 100
+#: The runtimes a file is tried on when no target is named, best first: newer kernels know older files.
+_TRIED = ("ai-edge-litert", "tflite-runtime")
+_SHORT_NAMES = {"litert": "ai-edge-litert"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionRequest:
+    """What to convert, to what, and how."""
+
+    source: Path
+    #: A folder for `STEM-SCHEME.tflite`, or one file ending in `.tflite`.
+    output: Path
+    schemes: tuple[QuantizationScheme, ...]
+    calibration: Path | None = None
+    #: As behind `--preprocess`, or the value itself.
+    preprocess: str | Preprocessing | None = None
+    target: RuntimeOffer | None = None
+    samples: int = DEFAULT_SAMPLES
+    options: SourceOptions = field(default_factory=SourceOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertedFile:
+    """One file that was made."""
+
+    scheme: QuantizationScheme
+    path: Path
+    #: With zlib at level 9: about what a download takes.
+    compressed_bytes: int
+    inspection: ModelInspection
+    fidelity: fidelity.Fidelity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionReport:
+    """What was made, and why the rest was not."""
+
+    source: Path
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    files: tuple[ConvertedFile, ...]
+    #: Scheme → the reason, naming the op where there is one.
+    failures: Mapping[QuantizationScheme, str]
+    notes: tuple[str, ...]
+    preprocessing: Preprocessing | None
+
+
+def parse_target(text: str) -> RuntimeOffer:
+    """Parse `--target-runtime`, like `tflite-runtime==2.14.0`. Raises UsageError."""
+    name, separator, version = text.partition("==")
+    name = _SHORT_NAMES.get(name.strip(), name.strip())
+    if not separator or name not in runtimes.ADAPTERS or not version.strip()[:1].isdigit():
+        known = " or ".join(f"{name}==VERSION" for name in runtimes.ADAPTERS)
+        raise UsageError(f"--target-runtime {text!r}: expected {known}, like tflite-runtime==2.14.0")
+    return RuntimeOffer(name=name, version=version.strip())
+
+
+def parse_schemes(texts: Iterable[str]) -> tuple[QuantizationScheme, ...]:
+    """Parse `--scheme` values; `all` is every scheme. Order is kept, repetition dropped. Raises UsageError."""
+    found: list[QuantizationScheme] = []
+    for text in texts:
+        if text == "all":
+            found += list(QuantizationScheme)
+            continue
+        try:
+            found.append(QuantizationScheme(text.replace("-", "_")))
+        except ValueError:
+            known = ", ".join(scheme.value for scheme in QuantizationScheme)
+            raise UsageError(f"--scheme {text!r}: expected one of {known}, all") from None
+    return tuple(dict.fromkeys(found))
+
+
+def convert(request: ConversionRequest, on_progress: Callable[[str], None] | None = None) -> ConversionReport:
+    """Convert a model.
+
+    Raises:
+        UsageError: options that contradict each other or the model.
+        ModelError: the source can't be read, or carries code that nobody allowed.
+        DatasetError: the calibration data can't be used.
+        ConversionError: no scheme could be made; the reason is the first one's.
+        InputError: the output can't be written.
+
+    """
+    _check(request)
+    name = sources.detect(request.source)
+    say = on_progress or _say_nothing
+    with tempfile.TemporaryDirectory(prefix="tflotilla-convert-") as folder:
+        made = _run(request, name, Path(folder), say)
+        failures = {QuantizationScheme(scheme): reason for scheme, reason in made["failures"].items()}
+        files = {s: path for s in request.schemes if (path := Path(folder) / f"{s.value}.tflite").exists()}
+        say("running the files")
+        notes = list(made["notes"])
+        found = _follow(request, files, Path(folder) / quantize.REFERENCE, notes)
+        for scheme, fidelity_found in found.items():
+            if fidelity_found.reason is not None:
+                failures[scheme] = f"on {fidelity_found.runtime or 'the runtime'}: {fidelity_found.reason}"
+                del files[scheme]
+        if not files:
+            scheme, reason = next(iter(failures.items()))
+            raise ConversionError(f"{request.source}: {scheme.value}: {reason}")
+        delivered = tuple(_deliver(request, scheme, path, found[scheme]) for scheme, path in files.items())
+    return ConversionReport(
+        source=request.source,
+        format=name,
+        inputs=tuple(codec.decode(TensorSpec, entry, "inputs") for entry in made["inputs"]),
+        outputs=tuple(made["outputs"]),
+        files=delivered,
+        failures={scheme: failures[scheme] for scheme in request.schemes if scheme in failures},
+        notes=tuple(notes),
+        preprocessing=None
+        if made["preprocessing"] is None
+        else codec.decode(Preprocessing, made["preprocessing"], "preprocessing"),
+    )
+
+
+def _check(request: ConversionRequest) -> None:
+    if not request.schemes:
+        raise UsageError("no scheme; give --scheme float32, int8, all, …")
+    if request.samples < 1:
+        raise UsageError(f"--samples must be at least 1, not {request.samples}")
+    if isinstance(request.preprocess, str):
+        preprocessings.parse(request.preprocess)
+    uncalibrated = [scheme.value for scheme in request.schemes if scheme.needs_calibration]
+    if uncalibrated and request.calibration is None:
+        raise UsageError(
+            f"{', '.join(uncalibrated)}: activations are quantized, so representative data are needed; "
+            "give --calibration (a folder of images, a .npy or a .npz)"
+        )
+    if request.output.suffix == ".tflite":
+        if len(request.schemes) > 1:
+            raise UsageError(
+                f"{request.output} is one file and {len(request.schemes)} schemes are asked; give a folder"
+            )
+        if request.output.is_dir():
+            raise UsageError(f"{request.output} is a folder; give a file, or a folder not ending in .tflite")
+    elif request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output} exists and is not a folder; end it in .tflite to name the file itself")
+
+
+def _say_nothing(text: str) -> None:
+    del text
+
+
+def _run(request: ConversionRequest, name: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Convert in a child; after a crash, go on with the schemes behind the one that crashed."""
+    pending = list(request.schemes)
+    crashed: dict[str, str] = {}
+    while True:
+        (folder / quantize.CURRENT).unlink(missing_ok=True)
+        try:
+            made: dict[str, Any] = child.call(
+                "tflotilla.host.models.quantize:run",
+                _arguments(request, name, pending, folder),
+                doing=f"converting {request.source}",
+                on_progress=say,
+            )
+        except ModelError as error:
+            with contextlib.suppress(FileNotFoundError):
+                guilty = QuantizationScheme((folder / quantize.CURRENT).read_text())
+                crashed[guilty.value] = f"TensorFlow's converter died: {error}"
+                pending = pending[pending.index(guilty) + 1 :]
+                if pending or any(folder.glob("*.tflite")):
+                    continue
+            raise
+        made["failures"] = crashed | made["failures"]
+        return made
+
+
+def _arguments(
+    request: ConversionRequest, name: str, schemes: Sequence[QuantizationScheme], folder: Path
+) -> dict[str, Any]:
+    return {
+        "source": str(request.source.absolute()),
+        "format": name,
+        "options": request.options,
+        "schemes": [scheme.value for scheme in schemes],
+        "calibration": None if request.calibration is None else str(request.calibration.absolute()),
+        "preprocess": request.preprocess,
+        "target": request.target,
+        "samples": request.samples,
+        "folder": str(folder),
+    }
+
+
+def _follow(
+    request: ConversionRequest, files: Mapping[QuantizationScheme, Path], reference: Path, notes: list[str]
+) -> dict[QuantizationScheme, fidelity.Fidelity]:
+    """Run the files on the target runtime, or on the best one here; nothing compared is said, never an error."""
+    unknown = {scheme: fidelity.Fidelity(runtime=None, sqnr_db=None) for scheme in files}
+    if not files or not reference.exists():
+        return unknown
+    wanted = [request.target.name] if request.target is not None else []
+    for name in dict.fromkeys([*wanted, *_TRIED]):
+        try:
+            found = fidelity.measure(files, reference, name)
+        except BoardError as error:
+            if name in wanted:
+                notes.append(f"not tried on {request.target}: {error}")
+            continue
+        offers = {entry.runtime for entry in found.values() if entry.runtime is not None}
+        if request.target is not None and request.target.name == name and request.target not in offers:
+            notes.append(f"tried on {', '.join(map(str, offers))}; {request.target} is not installed here")
+        return unknown | found
+    notes.append("not run: no runtime is installed here")
+    return unknown
+
+
+def _deliver(
+    request: ConversionRequest, scheme: QuantizationScheme, made: Path, found: fidelity.Fidelity
+) -> ConvertedFile:
+    target = request.output
+    if target.suffix != ".tflite":
+        stem = request.source.stem if request.source.is_file() else request.source.name
+        target = target / f"{stem}-{scheme.value}.tflite"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _place(made, target)
+    except OSError as error:
+        raise InputError(f"{target} can't be written: {error.strerror or error}") from error
+    return ConvertedFile(
+        scheme=scheme,
+        path=target,
+        compressed_bytes=len(zlib.compress(target.read_bytes(), 9)),
+        inspection=inspect_model(target),
+        fidelity=found,
+    )
+
+
+def _place(made: Path, target: Path) -> None:
+    """Copy beside the target, then rename: a reader sees the old file or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as part, made.open("rb") as whole:
+            shutil.copyfileobj(whole, part)
+            part.flush()
+            os.fsync(part.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def accepted_by(inspection: ModelInspection) -> tuple[tuple[RuntimeOffer, bool], ...]:
+    """Return each measured runtime with whether its table accepts the file."""
+    offers = [RuntimeOffer(name=table.name, version=table.version) for table in compatibility.known_tables()]
+    return tuple((o, compatibility.check_runtime(inspection.requirements, o).ok) for o in sorted(offers))

@@ -1,0 +1,162 @@
+"""Whether a converted file computes what its source computes, on a real runtime.
+
+Version numbers can't be trusted: a runtime may accept a file and answer zeros. So every file is run, in a child
+process, on samples whose answers the source gave in TensorFlow, and the signal-to-quantization-noise ratio is taken:
+
+    SQNR = 20 log10(deviation of the source's output / RMS of the difference)   in dB; outputs of all zeros give 0 dB
+
+What it does NOT do: measure accuracy. A good SQNR on few samples is sanity, not proof; `evaluate` proves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tflotilla.host.models import child
+from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError
+from tflotilla.shared.contract.tensors import QuantizationScheme
+from tflotilla.shared.inference import goldens
+from tflotilla.shared.inference import runtime as runtimes
+from tflotilla.shared.inference.preprocessing import from_real
+from tflotilla.shared.inference.quantization import dequantize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+#: Below these a file does not compute what its source does, in dB. Quantized files may be coarse, never unrelated.
+_LEAST_DB = {QuantizationScheme.FLOAT32: 30.0, QuantizationScheme.FLOAT16: 10.0}
+_LEAST_QUANTIZED_DB = 1.0
+_BEST_DB = 200.0
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How closely one file follows its source on one runtime; `reason` is set when it doesn't."""
+
+    runtime: RuntimeOffer | None
+    #: The worst output's; None when nothing could be compared.
+    sqnr_db: float | None
+    reason: str | None = None
+
+
+def measure(
+    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str
+) -> dict[QuantizationScheme, Fidelity]:
+    """Run every file on one runtime, in one child; again one by one when a file crashes it.
+
+    Raises:
+        BoardError: the runtime isn't installed here.
+
+    """
+    try:
+        return _measure(files, reference, runtime)
+    except ModelError as error:
+        if len(files) == 1:
+            return dict.fromkeys(files, Fidelity(runtime=None, sqnr_db=None, reason=str(error)))
+    found: dict[QuantizationScheme, Fidelity] = {}
+    for scheme, path in files.items():
+        found |= measure({scheme: path}, reference, runtime)
+    return found
+
+
+def _measure(
+    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str
+) -> dict[QuantizationScheme, Fidelity]:
+    arguments = {
+        "files": {scheme.value: str(path) for scheme, path in files.items()},
+        "reference": str(reference),
+        "runtime": runtime,
+    }
+    answer = child.call(
+        "tflotilla.host.models.fidelity:run_here",
+        arguments,
+        doing=f"{runtime} on the converted file",
+        timeout_s=_TIMEOUT_S * len(files),
+    )
+    return {QuantizationScheme(scheme): codec.decode(Fidelity, entry, "fidelity") for scheme, entry in answer.items()}
+
+
+def run_here(*, files: Mapping[str, str], reference: str, runtime: str) -> dict[str, Any]:
+    """Run files in this process; `measure` calls it in a child."""
+    vectors = goldens.load(Path(reference))
+    engine = runtimes.find(runtime)
+    return {
+        scheme: codec.encode(_follow(QuantizationScheme(scheme), Path(path), engine, vectors))
+        for scheme, path in files.items()
+    }
+
+
+def _follow(
+    scheme: QuantizationScheme, path: Path, engine: runtimes.Runtime, vectors: goldens.GoldenVectors
+) -> Fidelity:
+    try:
+        loaded = engine.load(path, runtimes.LoadOptions())
+        answers = []
+        for inputs in vectors.inputs:
+            loaded.set_inputs(tuple(from_real(v, spec) for v, spec in zip(inputs, loaded.inputs, strict=True)))
+            loaded.invoke()
+            answers.append(
+                tuple(dequantize(v, spec) for v, spec in zip(loaded.get_outputs(), loaded.outputs, strict=True))
+            )
+    except (ModelError, DatasetError, BoardError, ValueError) as error:
+        return Fidelity(runtime=engine.offer, sqnr_db=None, reason=" ".join(str(error).split()))
+    sqnr_db, reason = judge(scheme, vectors.outputs, answers)
+    return Fidelity(runtime=engine.offer, sqnr_db=sqnr_db, reason=reason)
+
+
+def judge(
+    scheme: QuantizationScheme,
+    expected: Sequence[Sequence[NDArray[Any]]],
+    actual: Sequence[Sequence[NDArray[Any]]],
+) -> tuple[float | None, str | None]:
+    """Compare the source's outputs with a file's, per sample and output; return (worst SQNR, what is wrong). Pure.
+
+    Outputs whose shape depends on their values (boxes found) can't be compared sample by sample and are left out.
+    """
+    worst: float | None = None
+    for output in range(len(expected[0])):
+        if len(actual[0]) != len(expected[0]):
+            return None, f"it gives {len(actual[0])} outputs, the source {len(expected[0])}"
+        pairs = [
+            (e[output].astype(np.float64).ravel(), a[output].astype(np.float64).ravel())
+            for e, a in zip(expected, actual, strict=True)
+        ]
+        if any(len(e) != len(a) for e, a in pairs):
+            continue
+        source, file = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        usable = np.isfinite(source)
+        if not usable.any():
+            continue
+        source, file = source[usable], file[usable]
+        if not np.isfinite(file).all():
+            return None, f"output {output} is not a finite number where the source's is"
+        sqnr_db = _sqnr_db(source, file)
+        worst = sqnr_db if worst is None else min(worst, sqnr_db)
+        if sqnr_db < _LEAST_DB.get(scheme, _LEAST_QUANTIZED_DB):
+            flat = file.size > 1 and float(np.ptp(file)) == 0.0 and float(np.ptp(source)) > 0.0
+            if flat:
+                return sqnr_db, f"all numbers of output {output} are {file[0]:g}, the source's are not"
+            return sqnr_db, f"output {output} does not follow the source's ({sqnr_db:.1f} dB)"
+    return worst, None
+
+
+def _sqnr_db(source: NDArray[np.float64], file: NDArray[np.float64]) -> float:
+    noise = math.sqrt(float(np.mean((source - file) ** 2)))
+    # Of an output that never changes, its height is all the signal there is.
+    signal = float(source.std()) or math.sqrt(float(np.mean(source**2)))
+    if noise == 0.0:
+        return _BEST_DB
+    if signal == 0.0:
+        return _BEST_DB if noise < np.finfo(np.float32).eps else 0.0
+    return min(_BEST_DB, 20 * math.log10(signal / noise))

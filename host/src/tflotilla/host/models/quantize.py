@@ -1,0 +1,257 @@
+"""Convert one source to several schemes with one load of TensorFlow. Runs in a child process: see `convert`.
+
+What is done for a runtime that is older than the converter: the same conversion is tried again with newer forms of
+operators switched off, until the runtime's table of op versions accepts the file. The integer schemes share one
+calibration: what differs between them is the type at the edges.
+
+What it does NOT do: judge whether a file computes right (`fidelity`), or put files where the user wants them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tflotilla.host.bundles import samples as sample_data
+from tflotilla.host.models import compatibility, datasets, sources
+from tflotilla.host.models.child import report_progress
+from tflotilla.host.models.inspect import inspect_bytes
+from tflotilla.host.models.sources import SourceOptions
+from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.errors import ConversionError, ModelError, TflotillaError
+from tflotilla.shared.contract.processing import Preprocessing
+from tflotilla.shared.contract.tensors import QuantizationScheme
+from tflotilla.shared.inference import goldens, preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from tflotilla.host.models.inspect import ModelInspection
+    from tflotilla.host.models.sources import SourceModel
+    from tflotilla.shared.contract.tensors import TensorSpec
+
+    #: The input tensors of one inference, real-valued.
+    Inputs = tuple[NDArray[Any], ...]
+
+#: Which scheme is being made; left behind when the converter crashes on it.
+CURRENT = "current"
+REFERENCE = "reference.npz"
+_CHECKED_SAMPLES = 8
+_IMAGE_DIMENSIONS = 4
+#: Converter settings tried in turn until a runtime's table accepts the file.
+_SETTINGS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("_experimental_disable_per_channel_quantization_for_dense_layers",),
+    (
+        "_experimental_disable_per_channel_quantization_for_dense_layers",
+        "_experimental_disable_fuse_mul_and_fc",
+        "_experimental_disable_per_channel",
+    ),
+)
+_NEEDED_OPS = re.compile(r"(?:TF Select ops|Custom ops|Flex ops):\s*([A-Za-z0-9_, ]+)")
+_UNQUANTIZABLE = re.compile(r"(?:not yet supported for op|Quantization not supported for op):?\s*'?([A-Za-z0-9_]+)'?")
+_REASON_LENGTH = 240
+
+
+def run(
+    *,
+    source: str,
+    format: str,  # noqa: A002 - the word of the field
+    options: Mapping[str, Any],
+    schemes: Sequence[str],
+    calibration: str | None,
+    preprocess: str | Mapping[str, Any] | None,
+    target: Mapping[str, Any] | None,
+    samples: int,
+    folder: str,
+) -> dict[str, Any]:
+    """Write `SCHEME.tflite` into `folder` for every scheme that can be made, and `reference.npz` when there can be one.
+
+    Returns the source's inputs, output names and notes, and the reason of every scheme that can't be made.
+
+    Raises:
+        ModelError, UsageError, DatasetError, ConversionError: the source or the data can't be used at all.
+
+    """
+    choices = codec.decode(SourceOptions, options, "options")
+    data = None if calibration is None else datasets.Calibration.open(Path(calibration))
+    report_progress("loading TensorFlow")
+    model = sources.load(Path(source), format, choices)
+    chosen = _preprocessing(preprocess, model.inputs)
+    inputs = None if data is None else data.load(model.inputs, chosen, limit=samples)
+    notes = list(model.notes)
+    report_progress("running the source on samples")
+    problem = _write_reference(model, inputs, chosen, Path(folder) / REFERENCE)
+    if problem is not None:
+        notes.append(f"the files were not compared with the source: {problem}")
+    offer = None if target is None else codec.decode(RuntimeOffer, target, "target")
+    failures = {}
+    maker = _Maker(model, inputs, offer)
+    for number, scheme in enumerate(map(QuantizationScheme, schemes), 1):
+        report_progress(f"converting to {scheme.value} ({number} of {len(schemes)})")
+        (Path(folder) / CURRENT).write_text(scheme.value)
+        try:
+            (Path(folder) / f"{scheme.value}.tflite").write_bytes(maker.make(scheme))
+        except TflotillaError as error:
+            failures[scheme.value] = str(error)
+    return {
+        "inputs": codec.encode(model.inputs),
+        "outputs": list(model.output_names),
+        "notes": notes,
+        "failures": failures,
+        "preprocessing": codec.encode(chosen),
+    }
+
+
+def _preprocessing(given: str | Mapping[str, Any] | None, specs: tuple[TensorSpec, ...]) -> Preprocessing | None:
+    if given is None or not isinstance(given, str):
+        return None if given is None else codec.decode(Preprocessing, dict(given), "preprocessing")
+    shape = specs[0].shape
+    return preprocessing.parse(given, channels=shape[-1] if len(shape) == _IMAGE_DIMENSIONS else None)
+
+
+def _write_reference(
+    model: SourceModel, inputs: Sequence[Inputs] | None, chosen: Preprocessing | None, path: Path
+) -> str | None:
+    """Write what the source computes on a few samples; return why it can't, when it can't."""
+    if inputs is None:
+        try:
+            inputs = sample_data.noise(model.inputs, chosen, count=_CHECKED_SAMPLES)
+        except ModelError as error:
+            return str(error)
+    asked = [inputs[i * len(inputs) // _CHECKED_SAMPLES] for i in range(_CHECKED_SAMPLES)]
+    if len(inputs) < _CHECKED_SAMPLES:
+        asked = list(inputs)
+    try:
+        answers = [model.run(sample) for sample in asked]
+    except ModelError as error:
+        return str(error)
+    if any(output.dtype.kind not in "fiub" for answer in answers for output in answer):
+        return "its outputs are not numbers"
+    path.write_bytes(goldens.save(goldens.GoldenVectors(inputs=tuple(asked), outputs=tuple(answers))))
+    return None
+
+
+class _Maker:
+    """Makes the schemes of one source, for one runtime or for any."""
+
+    def __init__(self, model: SourceModel, inputs: Sequence[Inputs] | None, offer: RuntimeOffer | None) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._offer = offer
+        #: The int8 file with float edges, made once for the three int8 schemes; or why it can't be made.
+        self._int8: bytes | ConversionError | None = None
+
+    def make(self, scheme: QuantizationScheme) -> bytes:
+        """Return the file. Raises ConversionError naming the op that stands in the way."""
+        if scheme in (QuantizationScheme.INT8_IO_UINT8, QuantizationScheme.INT8_IO_INT8):
+            return self._integer_only(scheme)
+        if scheme is QuantizationScheme.INT8:
+            return self._shared_int8()
+        return self._accepted(scheme)
+
+    def _shared_int8(self) -> bytes:
+        if self._int8 is None:
+            try:
+                self._int8 = self._accepted(QuantizationScheme.INT8)
+            except ConversionError as error:
+                self._int8 = error
+        if isinstance(self._int8, ConversionError):
+            raise self._int8
+        return self._int8
+
+    def _integer_only(self, scheme: QuantizationScheme) -> bytes:
+        """Return int8 with integer edges: what TFLITE_BUILTINS_INT8 promises, and an error where it can't be kept."""
+        import tensorflow as tf
+        from tensorflow.lite.python.util import modify_model_io_type
+
+        shared = self._shared_int8()
+        found = inspect_bytes(shared, scheme.value)
+        if found.float_ops:
+            raise ConversionError(_stayed_float(found))
+        edge = tf.uint8 if scheme is QuantizationScheme.INT8_IO_UINT8 else tf.int8
+        try:
+            made = bytes(modify_model_io_type(shared, edge, edge))
+        except (ValueError, RuntimeError) as error:
+            raise ConversionError(f"its inputs and outputs can't be {edge.name}: {_reason(error)}") from error
+        left = inspect_bytes(made, scheme.value)
+        if not left.integer_only:
+            raise ConversionError(_stayed_float(left))
+        return made
+
+    def _accepted(self, scheme: QuantizationScheme) -> bytes:
+        """Try settings until the target runtime's table accepts the file. Raises ConversionError with its reason."""
+        verdict = None
+        for settings in _SETTINGS:
+            made = self._convert(scheme, settings)
+            if self._offer is None:
+                return made
+            found = inspect_bytes(made, scheme.value)
+            verdict = compatibility.check_runtime(found.requirements, self._offer)
+            if verdict.ok:
+                return made
+        raise ConversionError(f"{self._offer} can't run it: {verdict}")
+
+    def _convert(self, scheme: QuantizationScheme, settings: Sequence[str]) -> bytes:
+        import tensorflow as tf
+
+        converter = self._model.converter()
+        ops = tf.lite.OpsSet
+        if scheme is not QuantizationScheme.FLOAT32:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if scheme is QuantizationScheme.FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+        if scheme is QuantizationScheme.INT16X8:
+            # With the plain ops beside it, an operator that has no 16-bit kernel stays float, and the report says so.
+            converter.target_spec.supported_ops = [
+                ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+                ops.TFLITE_BUILTINS,
+            ]
+        if scheme.needs_calibration:
+            if self._inputs is None:
+                raise ConversionError("needs calibration data, and there are none")
+            converter.representative_dataset = self._calibrate
+        for name in settings:
+            setattr(converter, name, True)
+        try:
+            made = bytes(converter.convert())
+        except Exception as error:  # the converter raises whatever its passes raise
+            raise ConversionError(_explain(error)) from error
+        return made
+
+    def _calibrate(self) -> Iterator[list[NDArray[Any]]]:
+        for sample in self._inputs or ():
+            yield [np.ascontiguousarray(tensor) for tensor in sample]
+
+
+def _stayed_float(found: ModelInspection) -> str:
+    ops = ", ".join(f"{name} ({count})" for name, count in found.float_ops) or "an operator at its edges"
+    return f"{ops} can't be quantized and would stay float; scheme int8 keeps float where it must"
+
+
+def _explain(error: Exception) -> str:
+    """Turn the converter's pages into a sentence that names the op."""
+    text = str(error)
+    needed = sorted({op.strip() for found in _NEEDED_OPS.findall(text) for op in found.split(",") if op.strip()})
+    if needed:
+        return f"TFLite has no operator for {', '.join(needed)}"
+    refused = sorted(set(_UNQUANTIZABLE.findall(text)))
+    if refused:
+        return f"{', '.join(refused)} can't be quantized"
+    return f"the converter refuses it: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words: Callable[[str], bool] = lambda line: "error:" in line  # noqa: E731 - a predicate of one word
+    told = next(filter(words, lines), lines[0] if lines else type(error).__name__)
+    with contextlib.suppress(ValueError):
+        told = told[told.index("error:") + len("error:") :].strip() or told
+    return told[:_REASON_LENGTH]

@@ -1,0 +1,99 @@
+"""The two shapes a source takes in TensorFlow's memory: a frozen function (TensorFlow 2) or a frozen graph (1).
+
+Only the modules of this package import this one, and only inside the conversion's child process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tflotilla.shared.contract.errors import ConversionError, ModelError
+from tflotilla.shared.contract.tensors import DType, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+class FrozenFunction:
+    """A concrete function whose variables have become constants."""
+
+    def __init__(self, function: Any, *, notes: Sequence[str] = (), output_names: Sequence[str] = ()) -> None:  # noqa: ANN401
+        try:
+            self._function = convert_variables_to_constants_v2(function, lower_control_flow=False)
+        except (ValueError, tf.errors.OpError) as error:
+            raise ConversionError(f"its variables can't be frozen: {_first_line(error)}") from error
+        # An unfrozen function converts to a file without weights that loads and runs (and answers nonsense).
+        if any(tensor.dtype == tf.resource for tensor in self._function.inputs):
+            raise ConversionError("some of its variables can't be frozen into the model")
+        self.inputs = tuple(_spec(tensor) for tensor in self._function.inputs)
+        self.output_names = tuple(output_names) or tuple(t.name.split(":")[0] for t in self._function.outputs)
+        self.notes = tuple(notes)
+
+    def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
+        """Return a fresh converter of TensorFlow 2."""
+        return tf.lite.TFLiteConverter.from_concrete_functions([self._function])
+
+    def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Compute in TensorFlow. Raises ModelError."""
+        try:
+            outputs = self._function(*(tf.constant(value) for value in inputs))
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise ModelError(f"TensorFlow can't run the source: {_first_line(error)}") from error
+        return tuple(np.asarray(output) for output in tf.nest.flatten(outputs))
+
+
+class FrozenGraph:
+    """A GraphDef of TensorFlow 1 with its placeholders at fixed shapes."""
+
+    def __init__(
+        self,
+        graph_def: Any,  # noqa: ANN401 - TensorFlow has no types
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._graph_def = graph_def
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+        self._inputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in inputs]
+        self._outputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
+        self.inputs = tuple(_spec(tensor) for tensor in self._inputs)
+        self.output_names = tuple(outputs)
+        self.notes = tuple(notes)
+
+    def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
+        """Return a fresh converter of TensorFlow 1: it alone understands the control flow of old graphs."""
+        return tf.compat.v1.lite.TFLiteConverter(self._graph_def, self._inputs, self._outputs)
+
+    def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Compute in TensorFlow. Raises ModelError."""
+        with tf.compat.v1.Session(graph=self._graph) as session:
+            try:
+                outputs = session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+            except (tf.errors.OpError, ValueError, TypeError) as error:
+                raise ModelError(f"TensorFlow can't run the source: {_first_line(error)}") from error
+        return tuple(np.asarray(output) for output in outputs)
+
+
+def _tensor_name(name: str) -> str:
+    return name if ":" in name else f"{name}:0"
+
+
+def _spec(tensor: Any) -> TensorSpec:  # noqa: ANN401 - TensorFlow has no types
+    name, dtype = tensor.name.removesuffix(":0"), tensor.dtype.base_dtype.name
+    if dtype not in get_args(DType):
+        raise ConversionError(f"input {name!r} is of type {dtype}, which TFLite can't take")
+    return TensorSpec(name=name, shape=tuple(tensor.shape.as_list()), dtype=cast("DType", dtype))
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
