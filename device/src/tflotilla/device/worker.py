@@ -57,12 +57,13 @@ class Stop:
     Before the loop begins there is nothing to lose: then the process simply ends, with code 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> None:
         self.requested = False
         self.looping = False
         self.descriptor, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        if signals:
+            signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        for number in signals:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
