@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tflotilla.host.bundles import sshsig
+from tflotilla.shared import ssh_signatures
 from tflotilla.shared.contract.errors import InputError, VerificationError
 from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE
 
@@ -68,6 +69,27 @@ def signer(signature: bytes) -> str:
     """Return the type and fingerprint of the key in a signature. Raises VerificationError when it isn't one."""
     parsed = sshsig.parse(signature)
     return f"{parsed.key_type} {parsed.fingerprint}"
+
+
+def verify(data: bytes, signature: bytes, *, allowed_signers: Path) -> str:
+    """Verify as a board does; return the signer's principal.
+
+    Raises:
+        VerificationError: by a stranger, for another purpose, or of other bytes.
+        InputError: the file of allowed signers can't be read.
+
+    """
+    try:
+        allowed = allowed_signers.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{allowed_signers}: can't be read as a file of allowed signers") from error
+    if shutil.which("ssh-keygen") is not None:
+        return ssh_signatures.verify(data, signature, allowed_signers=allowed_signers, namespace=SIGNATURE_NAMESPACE)
+    parsed = sshsig.check(data, signature, namespace=SIGNATURE_NAMESPACE)
+    principals = sshsig.find_principals(parsed, allowed, namespace=SIGNATURE_NAMESPACE)
+    if not principals:
+        raise VerificationError(f"the signature was made by a key that {allowed_signers} does not allow")
+    return principals[0].split(",")[0]
 
 
 def check_own_key(data: bytes, signature: bytes) -> str:

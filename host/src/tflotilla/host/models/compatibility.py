@@ -11,6 +11,7 @@ reproduced on every board; this check only saves the bytes of a bundle that can'
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 import json
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tflotilla.shared.contract.board import RuntimeOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.manifest import Manifest, ModelRequirements
@@ -106,6 +107,7 @@ def check(
     labels: Mapping[str, str] | None = None,
     runtime: str = "auto",
     delegate: bool = False,
+    not_reproduced_by: Collection[str] = (),
 ) -> Verdict:
     """Judge one model and one board.
 
@@ -119,6 +121,7 @@ def check(
         labels: labels that it has.
         runtime: the one runtime that the board's configuration allows, or `auto`.
         delegate: whether the board has an external delegate; it may bring custom ops that no table knows.
+        not_reproduced_by: runtimes (`name==version`) that are known to compute something else.
 
     """
     reasons = [
@@ -133,7 +136,12 @@ def check(
     elif not offers:
         present = ", ".join(map(str, facts.runtimes))
         reasons.append(f"configured for {runtime}, which is not installed; it has {present}")
-    verdicts = tuple(check_runtime(requirements, offer, tensors=tensors, delegate=delegate) for offer in offers)
+    verdicts = tuple(
+        _with_goldens(
+            check_runtime(requirements, offer, tensors=tensors, delegate=delegate), not_reproduced_by=not_reproduced_by
+        )
+        for offer in offers
+    )
     return Verdict(runtimes=verdicts, reasons=tuple(reasons))
 
 
@@ -158,6 +166,7 @@ def check_bundle(
         labels=labels,
         runtime=runtime,
         delegate=delegate,
+        not_reproduced_by=manifest.goldens.not_reproduced_by,
     )
 
 
@@ -217,6 +226,14 @@ def known_tables() -> tuple[OpTable, ...]:
         )
         for document in documents
     )
+
+
+def _with_goldens(verdict: RuntimeVerdict, *, not_reproduced_by: Collection[str]) -> RuntimeVerdict:
+    if str(verdict.runtime) not in not_reproduced_by:
+        return verdict
+    runtime = f"{verdict.runtime.name} {verdict.runtime.version}"
+    reason = f"{runtime} computes something else; that was found when the goldens were made"
+    return dataclasses.replace(verdict, reasons=(*verdict.reasons, reason))
 
 
 def _op_reasons(
