@@ -30,6 +30,7 @@ _DETECTION_OUTPUTS = 4
 _DECIMALS = 6
 #: Answers of quantized models repeat; this many of them are kept ready-made, a few hundred KiB at most.
 _KEPT = 4096
+_BATCHED_VECTOR = 2
 
 
 class Answerer:
@@ -45,7 +46,12 @@ class Answerer:
         self._post = postprocessing
         self._specs = specs
         self._labels = tuple(labels)
-        self._kept: dict[tuple[int, int], Candidate] = {}
+        self._kept: dict[tuple[int, float], Candidate] = {}
+        self._lowest = _LOWEST["b" if specs and specs[0].dtype == "int8" else "B"]
+        quantization = specs[0].quantization if specs else None
+        self._scale, self._zero_point = (
+            (1.0, 0) if quantization is None else (quantization.scales[0], quantization.zero_points[0])
+        )
         if postprocessing.kind == "raw":
             self.answer: Callable[[tuple[Tensor, ...]], tuple[Candidate, ...]] = _no_answer
             return
@@ -59,7 +65,7 @@ class Answerer:
             self.answer = self._detect
         elif postprocessing.softmax:
             self.answer = self._classify_logits
-        elif specs[0].dtype in ("uint8", "int8"):
+        elif specs[0].dtype in ("uint8", "int8") and postprocessing.top_k <= _FEW:
             self.answer = self._classify_bytes
         else:
             self.answer = self._classify
@@ -69,31 +75,42 @@ class Answerer:
         return self._labels[index] if 0 <= index < len(self._labels) else str(index)
 
     def _classify_bytes(self, outputs: tuple[Tensor, ...]) -> tuple[Candidate, ...]:
-        scores = outputs[0].reshape(-1)
-        kept = self._kept
-        top = []
-        for index in best(scores, self._post.top_k):
-            key = (index, int(scores[index]))
-            candidate = kept.get(key)
-            if candidate is None:
-                if len(kept) >= _KEPT:
-                    kept.clear()
-                score = float(dequantize(scores[index], self._specs[0]))
-                candidate = kept[key] = self._candidate(index, score)
-            top.append(candidate)
-        return tuple(top)
+        # Written out flat: after milliseconds of invoke the caches hold nothing of ours, and every function, object and
+        # line of numpy that is touched costs a microsecond. `best` says what this does.
+        scores = outputs[0]
+        scores = scores[0] if scores.ndim == _BATCHED_VECTOR else scores.reshape(-1)
+        kept, lowest, count = self._kept, self._lowest, self._post.top_k
+        ranked = []
+        for _ in range(count):
+            index = int(scores.argmax())
+            value = scores.item(index)
+            if value == lowest:
+                break
+            ranked.append((index, value))
+            scores[index] = lowest
+        for index, value in ranked:  # the outputs are the caller's
+            scores[index] = value
+        if len(ranked) < count:
+            ranked = _fill(ranked, count, scores.size, lowest)
+        try:
+            return tuple([kept[pair] for pair in ranked])
+        except KeyError:
+            return self._remember(ranked)
+
+    def _remember(self, ranked: list[tuple[int, float]]) -> tuple[Candidate, ...]:
+        if len(self._kept) + len(ranked) > _KEPT:
+            self._kept.clear()
+        return tuple([self._kept.setdefault(pair, self._candidate(*pair)) for pair in ranked])
 
     def _classify(self, outputs: tuple[Tensor, ...]) -> tuple[Candidate, ...]:
-        scores = outputs[0].reshape(-1)
-        indices = best(scores, self._post.top_k)
-        real = scores[indices] if self._specs[0].quantization is None else dequantize(scores[indices], self._specs[0])
-        return tuple([self._candidate(i, score) for i, score in zip(indices, real.tolist())])  # noqa: B905 - equal lengths
+        return tuple([self._candidate(index, value) for index, value in best(outputs[0], self._post.top_k)])
 
     def _classify_logits(self, outputs: tuple[Tensor, ...]) -> tuple[Candidate, ...]:
         logits = dequantize(outputs[0], self._specs[0]).reshape(-1).astype(np.float64)
         exponents = np.exp(logits - logits.max())
-        scores = exponents / exponents.sum()
-        return tuple([self._candidate(i, float(scores[i])) for i in best(logits, self._post.top_k)])
+        whole = float(exponents.sum())
+        # Ranked by logit: two that differ may have the same score.
+        return tuple([self._shown(i, float(exponents[i]) / whole) for i, _ in best(logits, self._post.top_k)])
 
     def _detect(self, outputs: tuple[Tensor, ...]) -> tuple[Candidate, ...]:
         boxes, classes, scores, count = (
@@ -102,14 +119,17 @@ class Answerer:
         )
         found = min(int(count[0]), len(scores)) if len(count) else 0
         shown: list[Candidate] = []
-        for i in best(scores[:found], found):
-            if scores[i] < self._post.score_threshold or len(shown) == self._post.top_k:
+        for i, score in best(scores[:found], found):
+            if score < self._post.score_threshold or len(shown) == self._post.top_k:
                 break
             box = tuple(round(min(max(edge, 0.0), 1.0), _DECIMALS) for edge in boxes[4 * i : 4 * i + 4].tolist())
-            shown.append(self._candidate(int(classes[i]), float(scores[i]), box))
+            shown.append(self._shown(int(classes[i]), score, box))
         return tuple(shown)
 
-    def _candidate(self, index: int, score: float, box: tuple[float, ...] | None = None) -> Candidate:
+    def _candidate(self, index: int, value: float) -> Candidate:
+        return self._shown(index, self._scale * (value - self._zero_point))
+
+    def _shown(self, index: int, score: float, box: tuple[float, ...] | None = None) -> Candidate:
         if not math.isfinite(score):
             # An infinite or undefined score is a broken model, and no number of JSON.
             message = f"the model gave class {index} the score {score}"
@@ -117,34 +137,66 @@ class Answerer:
         return Candidate(label=self.label(index), index=index, score=round(score, _DECIMALS), box=box)
 
 
-def best(scores: NDArray[Any], count: int) -> list[int]:
-    """Return the indices of the `count` highest scores of a vector, best first, the lower index first among equals.
+def best(scores: NDArray[Any], count: int) -> list[tuple[int, float]]:
+    """Return (index, value) of the `count` highest numbers, best first, the lower index first among equals.
 
-    A NaN comes first, so that it is noticed. A few maxima cost less than any sort.
+    The array is read as a vector and left as it is. A NaN comes first, so that it is noticed. Three of 1001 cost a
+    tenth of a sort; short vectors are faster as a list, where every call into numpy weighs.
     """
-    count = min(count, len(scores))
+    length = scores.size
+    count = min(count, length)
+    lowest = _LOWEST[scores.dtype.char]
     if count > _FEW:
-        # Unsigned numbers can't be negated: sort the reversed vector instead, and turn the result around.
-        order = len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1]
-        return [int(i) for i in order[:count]]
-    if count == 1:
-        return [int(scores.argmax())]
-    rest = scores.copy()
-    lowest = rest.min()
-    indices: list[int] = []
+        return _sorted(scores, count)
+    if length > _SHORT:
+        return _best_of_many(scores.flatten(), count, lowest)
+    values = scores.reshape(-1).tolist()
+    if (total := sum(values)) != total:
+        return _sorted(scores, count)
+    ranked: list[tuple[int, float]] = []
     for _ in range(count):
-        index = int(rest.argmax())
-        if rest[index] == lowest:
-            # Only the lowest are left, among them those already taken: the first free ones follow.
-            free = (i for i, score in enumerate(scores) if score == lowest and i not in indices)
-            indices.extend(i for i, _ in zip(free, range(count - len(indices))))  # noqa: B905 - as many as are missing
-            break
-        indices.append(index)
-        rest[index] = lowest
-    return indices
+        value = max(values)
+        if value == lowest:
+            return _fill(ranked, count, length, lowest)
+        index = values.index(value)
+        ranked.append((index, value))
+        values[index] = lowest
+    return ranked
 
 
 _FEW = 8
+_SHORT = 24
+#: By dtype.char: np.iinfo builds an object each time.
+_LOWEST: dict[str, float] = {
+    **dict.fromkeys("efd", -math.inf),
+    **{char: int(np.iinfo(char).min) for char in np.typecodes["AllInteger"]},
+}
+
+
+def _best_of_many(rest: NDArray[Any], count: int, lowest: float) -> list[tuple[int, float]]:
+    ranked: list[tuple[int, float]] = []
+    for _ in range(count):
+        index = int(rest.argmax())
+        value = rest.item(index)
+        if value == lowest:
+            return _fill(ranked, count, rest.size, lowest)
+        ranked.append((index, value))
+        rest[index] = lowest
+    return ranked
+
+
+def _fill(ranked: list[tuple[int, float]], count: int, length: int, lowest: float) -> list[tuple[int, float]]:
+    """Add the first of those that are left, when all that are left are as low as the dtype goes."""
+    taken = {index for index, _ in ranked}
+    free = (index for index in range(length) if index not in taken)
+    return [*ranked, *((index, lowest) for index, _ in zip(free, range(count - len(ranked))))]  # noqa: B905 - one ends first
+
+
+def _sorted(scores: NDArray[Any], count: int) -> list[tuple[int, float]]:
+    vector = scores.reshape(-1)
+    # Unsigned numbers can't be negated: sort the reversed vector upwards, and turn the result around.
+    order = vector.size - 1 - np.argsort(vector[::-1], kind="stable")[::-1]
+    return [(index, vector.item(index)) for index in order[:count].tolist()]
 
 
 def _no_answer(outputs: tuple[Tensor, ...]) -> tuple[Candidate, ...]:  # noqa: ARG001 - the signature of an answer

@@ -146,6 +146,9 @@ class _Interpreter:
         self._output_indices = tuple(int(detail["index"]) for detail in outputs)
         self._dynamic = any(-1 in spec.shape for spec in self._inputs)
         self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in inputs]
+        # Nearly every model: one input of one shape, one output. No loop stands between those and the runtime.
+        self._only_input = self._input_indices[0] if len(inputs) == 1 and not self._dynamic else None
+        self._only_output = self._output_indices[0] if len(outputs) == 1 else None
         # Bound once: an attribute look-up less in every inference.
         self._set = interpreter.set_tensor
         self._get = interpreter.get_tensor
@@ -169,6 +172,9 @@ class _Interpreter:
 
     def set_inputs(self, tensors: tuple[Tensor, ...]) -> None:
         """Copy tensors in; resizes dynamic inputs. Raises ValueError on a wrong count, shape or dtype."""
+        if self._only_input is not None and len(tensors) == 1:
+            self._set(self._only_input, tensors[0])
+            return
         if len(tensors) != len(self._input_indices):
             message = f"the model has {len(self._input_indices)} inputs, {len(tensors)} tensors were given"
             raise ValueError(message)
@@ -187,8 +193,9 @@ class _Interpreter:
 
     def get_outputs(self) -> tuple[Tensor, ...]:
         """Copies of the outputs."""
-        get = self._get
-        return tuple([get(index) for index in self._output_indices])
+        if self._only_output is not None:
+            return (self._get(self._only_output),)
+        return tuple([self._get(index) for index in self._output_indices])
 
     def _resize(self, tensors: tuple[Tensor, ...]) -> None:
         changed = False
