@@ -1,0 +1,358 @@
+"""Deploy a bundle to boards, bring the previous one back, ask what they do.
+
+A deployment: verify the bundle here → hello → preflight with the board's fresh facts → offer → manifest and signature
+→ what is missing → deploy, and follow it to its end.
+
+Rules it keeps: nothing of a bundle is sent to a board that can't run it; nothing is sent twice, also after a cut; a
+board that has the bundle in service gets not 4 KiB and changes nothing. A cut while the board works is no failure: the
+same deployment is followed again.
+What it does NOT do: waves, gates, schedules (rollouts), or decide on the board's behalf: the board verifies everything
+again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tflotilla.host.fleet import pool, sessions, ssh
+from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+from tflotilla.host.models import compatibility
+from tflotilla.shared import ssh_signatures
+from tflotilla.shared.contract import errors
+from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
+from tflotilla.shared.contract.errors import (
+    BoardError,
+    IncompatibleError,
+    ProbeError,
+    UnreachableError,
+    VerificationError,
+)
+from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE
+from tflotilla.shared.contract.messages import ServedBundle, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tflotilla.host.bundles.archive import Bundle
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.pool import BoardResult
+    from tflotilla.host.fleet.sessions import Session
+    from tflotilla.shared.contract.session import Hello, MissingBlob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a deployment or rollback did to one board."""
+
+    board: str
+    deployment: str
+    #: The bundle that serves now.
+    bundle: str
+    title: str
+    #: False when it served already.
+    changed: bool
+    #: Everything sent over the socket, handshakes included.
+    bytes_sent: int
+    #: Bytes of the bundle's files that the board lacked.
+    bytes_missing: int = 0
+    #: How often the line broke meanwhile.
+    cuts: int = 0
+    duration_s: float = 0.0
+    statuses: tuple[DeploymentStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardStatus:
+    """What one board is doing; `state` is None when its agent doesn't run."""
+
+    board: str
+    agent_version: str
+    running: bool
+    serving: ServedBundle | None
+    previous: ServedBundle | None
+    state: State | None
+
+
+class _Run:
+    """One deployment, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        fleet: Fleet,
+        bundle: Bundle,
+        on_status: Callable[[DeploymentStatus], None],
+        on_bytes: Callable[[int, int], None],
+    ) -> None:
+        self.name = name
+        self.fleet = fleet
+        self.bundle = bundle
+        self.on_bytes = on_bytes
+        self.deployment = os.urandom(8).hex()
+        self.statuses: list[DeploymentStatus] = []
+        self.bytes_missing = 0
+        self.changed = True
+        self.handed_over = False
+        self._on_status = on_status
+        self._files = {entry.sha256: name for name, entry in bundle.manifest.files.items()}
+
+    def attempt(self, session: Session) -> None:
+        hello = session.hello
+        if not hello.running:
+            message = f"{self.name}: its agent doesn't run; `tflotilla board bootstrap {self.name}` starts it"
+            raise BoardError(message)
+        if not self.handed_over:
+            serves = hello.serving is not None and hello.serving.digest == self.bundle.digest
+            if not serves:
+                preflight(self.name, self.fleet, self.bundle, hello)
+            offer = session.offer(self.bundle.digest)
+            if offer.current:
+                self.changed = False
+                return
+            self._tell(DeploymentState.TRANSFERRING)
+            self._transfer(session, session.manifest(self.bundle.manifest_bytes, self.bundle.signature or b""))
+            self.handed_over = True
+        for status in session.deploy(self.bundle.digest, self.deployment):
+            self.hear(status)
+
+    def hear(self, status: DeploymentStatus) -> None:
+        # Followed again after a cut, a deployment's story begins anew.
+        if status not in self.statuses:
+            self.statuses.append(status)
+            self._on_status(status)
+
+    def _tell(self, state: DeploymentState) -> None:
+        self.hear(
+            DeploymentStatus(
+                deployment=self.deployment,
+                candidate=self.bundle.digest,
+                title=self.bundle.manifest.title,
+                state=state,
+            )
+        )
+
+    def _transfer(self, session: Session, missing: Sequence[MissingBlob]) -> None:
+        total = sum(blob.size for blob in missing)
+        self.bytes_missing = max(self.bytes_missing, sum(blob.size - blob.offset for blob in missing))
+        gone = 0
+        for blob in missing:
+            file = self._files.get(blob.sha256)
+            if file is None:
+                message = f"{self.name} asks for a file that the bundle doesn't hold"
+                raise errors.ContractError(message)
+            before = gone
+            with self.bundle.open_file(file) as stream:
+                session.blob(blob, stream, on_bytes=lambda sent, before=before: self.on_bytes(before + sent, total))  # type: ignore[misc]
+            gone += blob.size
+
+
+def verify(fleet: Fleet, bundle: Bundle) -> str:
+    """Check a bundle before anything is sent: its signature by the fleet's signers, every file's digest.
+
+    Returns:
+        The signer.
+
+    Raises:
+        VerificationError: unsigned, by a stranger, or edited.
+        ConfigError: the fleet names no signers.
+
+    """
+    if bundle.signature is None:
+        message = f"{bundle.path} is not signed; `tflotilla bundle create --key` signs"
+        raise VerificationError(message)
+    try:
+        signer = ssh_signatures.verify(
+            bundle.manifest_bytes,
+            bundle.signature,
+            allowed_signers=fleet.allowed_signers(),
+            namespace=SIGNATURE_NAMESPACE,
+        )
+    except VerificationError as error:
+        message = f"{bundle.path}: {error}"
+        raise VerificationError(message) from error
+    bundle.verify_files()
+    return signer
+
+
+def preflight(name: str, fleet: Fleet, bundle: Bundle, hello: Hello) -> None:
+    """Judge by the board's fresh facts, before a byte of the bundle is sent. Raises IncompatibleError."""
+    config = fleet.agent_config(name, home="/")
+    verdict = compatibility.check_bundle(
+        bundle.manifest,
+        hello.facts,
+        labels=fleet.board(name).labels,
+        runtime=config.inference.runtime,
+        delegate=config.inference.delegate is not None,
+    )
+    if not verdict.ok:
+        message = f"{name} can't run {bundle.manifest.title}: {verdict}; nothing was sent"
+        raise IncompatibleError(message)
+
+
+def deploy(
+    name: str,
+    fleet: Fleet,
+    bundle: Bundle,
+    *,
+    on_status: Callable[[DeploymentStatus], None] = lambda _status: None,
+    on_bytes: Callable[[int, int], None] = lambda _sent, _total: None,
+    pause: Callable[[float], None] = time.sleep,
+    verify_locally: bool = True,
+) -> Outcome:
+    """Deploy a bundle to one board and see it through.
+
+    Args:
+        name: the board.
+        fleet: its fleet.
+        bundle: an opened bundle.
+        on_status: hears every status once, in order.
+        on_bytes: hears how much of what the board lacked is there, and how much it lacked, in bytes.
+        pause: waits between attempts, in seconds.
+        verify_locally: False lets a bad bundle get as far as the board, which refuses it: for tests and the demo.
+
+    Raises:
+        VerificationError: the bundle is unsigned, edited, or signed by a stranger: here or by the board's own check.
+        IncompatibleError: the board can't run it.
+        ProbeError: it misbehaved on the board; the old one serves.
+        ConflictError: another deployment runs there, or the release is not newer.
+        UnreachableError, IdentityError, BoardError: as everywhere.
+
+    """
+    if verify_locally:
+        verify(fleet, bundle)
+    run = _Run(name, fleet, bundle, on_status, on_bytes)
+    entry = fleet.board(name)
+    started = time.monotonic()
+    cuts = 0
+    sent = 0
+    while True:
+        connected = False
+        try:
+            with ssh.connect(name, entry, fleet) as link:
+                connected = True
+                try:
+                    with sessions.open_session(link, entry.install) as session:
+                        fleet.save_facts(name, session.hello.facts)
+                        run.attempt(session)
+                        session.bye()
+                finally:
+                    sent += link.bytes_sent
+            break
+        except UnreachableError:
+            if (cuts == 0 and not connected) or cuts >= len(RETRY_WAITS_S):
+                raise
+            pause(RETRY_WAITS_S[cuts])
+            cuts += 1
+    _judge(name, run.statuses, changed=run.changed)
+    return Outcome(
+        board=name,
+        deployment=run.deployment,
+        bundle=bundle.digest,
+        title=bundle.manifest.title,
+        changed=run.changed,
+        bytes_sent=sent,
+        bytes_missing=run.bytes_missing,
+        cuts=cuts,
+        duration_s=time.monotonic() - started,
+        statuses=tuple(run.statuses),
+    )
+
+
+def deploy_many(
+    names: Sequence[str],
+    fleet: Fleet,
+    bundle: Bundle,
+    *,
+    forks: int = pool.DEFAULT_FORKS,
+    on_status: Callable[[str, DeploymentStatus], None] = lambda _name, _status: None,
+    on_bytes: Callable[[str, int, int], None] = lambda _name, _sent, _total: None,
+    on_result: Callable[[BoardResult[Outcome]], None] | None = None,
+) -> tuple[BoardResult[Outcome], ...]:
+    """Verify a bundle once and deploy it to many boards; their errors are results, a bad bundle is raised."""
+    verify(fleet, bundle)
+    return pool.run(
+        names,
+        lambda name: deploy(
+            name,
+            fleet,
+            bundle,
+            on_status=lambda status: on_status(name, status),
+            on_bytes=lambda sent, total: on_bytes(name, sent, total),
+            verify_locally=False,
+        ),
+        forks=forks,
+        on_result=on_result,
+    )
+
+
+def rollback(
+    name: str, fleet: Fleet, *, on_status: Callable[[DeploymentStatus], None] = lambda _status: None
+) -> Outcome:
+    """Bring a board's previous bundle back.
+
+    A cut is not retried: going back twice is going forward again.
+
+    Raises:
+        ConflictError: there is nothing to go back to, or a deployment runs.
+        UnreachableError, IdentityError, BoardError: as everywhere.
+
+    """
+    entry = fleet.board(name)
+    deployment = os.urandom(8).hex()
+    started = time.monotonic()
+    statuses: list[DeploymentStatus] = []
+    with ssh.connect(name, entry, fleet) as link:
+        with sessions.open_session(link, entry.install) as session:
+            for status in session.rollback(deployment):
+                statuses.append(status)
+                on_status(status)
+            session.bye()
+        sent = link.bytes_sent
+    _judge(name, statuses, changed=True)
+    return Outcome(
+        board=name,
+        deployment=deployment,
+        bundle=statuses[-1].candidate,
+        title=statuses[-1].title,
+        changed=True,
+        bytes_sent=sent,
+        duration_s=time.monotonic() - started,
+        statuses=tuple(statuses),
+    )
+
+
+def status(name: str, fleet: Fleet) -> BoardStatus:
+    """Ask a board what serves and how it is. Raises UnreachableError, IdentityError, BoardError."""
+    entry = fleet.board(name)
+    with ssh.connect(name, entry, fleet) as link, sessions.open_session(link, entry.install) as session:
+        hello = session.hello
+        state = session.state() if hello.running else None
+        session.bye()
+    fleet.save_facts(name, hello.facts)
+    return BoardStatus(
+        board=name,
+        agent_version=hello.agent_version,
+        running=hello.running,
+        serving=hello.serving,
+        previous=hello.previous,
+        state=state,
+    )
+
+
+def _judge(name: str, statuses: Sequence[DeploymentStatus], *, changed: bool) -> None:
+    """Raise what the last status says went wrong."""
+    if not changed:
+        return
+    last = statuses[-1]
+    if last.state is DeploymentState.SUCCEEDED:
+        return
+    if last.error is not None:
+        raise errors.from_wire(last.error, f"{name}: {last.title} {last.state.value}: {last.detail}")
+    if last.state.final:
+        message = f"{name}: {last.title} {last.state.value}: {last.detail}"
+        raise ProbeError(message)
+    message = f"{name}: {last.title} stopped at {last.state.value} without a word"
+    raise BoardError(message)

@@ -1,0 +1,202 @@
+"""The host's end of `shared.contract.session`: one channel, the board speaks first.
+
+Rules it keeps: what a shell's start-up files print before the hello is passed over; an error of the board comes out as
+the error it was there, with the board's name in front; every wait has an end.
+What it does NOT do: decide what to send (see `push`), reconnect.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import shlex
+import zlib
+from typing import IO, TYPE_CHECKING
+
+from tflotilla.shared.contract import codec, errors, layout, session
+from tflotilla.shared.contract.errors import BoardError, ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tflotilla.host.fleet.inventory import Install
+    from tflotilla.host.fleet.ssh import Duplex, Link
+    from tflotilla.shared.contract.deployment import DeploymentStatus
+    from tflotilla.shared.contract.messages import State
+    from tflotilla.shared.contract.session import Hello, MissingBlob, Reply, Request
+
+#: Exit status of our command where no agent is installed.
+_NOT_INSTALLED = 96
+_HELLO_TIMEOUT_S = 60.0
+_REPLY_TIMEOUT_S = 120.0
+#: Without a word from a board that probes and confirms: more than any sane health policy.
+_STATUS_TIMEOUT_S = 900.0
+_NOISE_LINES = 200
+_LEVEL = 6
+
+
+def agent_command(install: Install, arguments: str) -> str:
+    """Return the shell command that runs the board's agent, wherever it is installed.
+
+    `arguments` is our own text, never a user's.
+    """
+    # A login shell may be anything; what it is given is one quoted word for sh.
+    homes = {
+        "user": f'"$HOME"/{layout.USER_HOME}',
+        "system": layout.SYSTEM_HOME,
+        "auto": f'{layout.SYSTEM_HOME} "$HOME"/{layout.USER_HOME}',
+    }[install]
+    script = (
+        f'for h in {homes}; do a="$h"/{layout.LAUNCHER}; [ -x "$a" ] && exec "$a" {arguments}; done; '
+        f"exit {_NOT_INSTALLED}"
+    )
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+class Session:
+    """An open session; `hello` is the board's first frame."""
+
+    def __init__(self, link: Link, duplex: Duplex) -> None:
+        """Read the hello.
+
+        Raises:
+            BoardError: no agent is installed, or it can't start.
+            ContractError: the agent speaks another version of the contract.
+            UnreachableError: the line broke.
+
+        """
+        self._link = link
+        self._duplex = duplex
+        self.hello = self._greeting()
+
+    def offer(self, bundle: str) -> Reply:
+        """Ask whether a bundle is there, and whether it serves."""
+        return self._ask(session.Request(verb="offer", bundle=bundle))
+
+    def manifest(self, manifest: bytes, signature: bytes) -> tuple[MissingBlob, ...]:
+        """Send manifest and signature; return what the board lacks.
+
+        Raises:
+            VerificationError: the board doesn't accept the signature.
+            ConflictError: the release is not newer than what it had.
+
+        """
+        reply = self._ask(
+            session.Request(
+                verb="manifest",
+                manifest=base64.b64encode(manifest).decode(),
+                signature=base64.b64encode(signature).decode(),
+            )
+        )
+        return reply.missing or ()
+
+    def blob(self, missing: MissingBlob, source: IO[bytes], *, on_bytes: Callable[[int], None]) -> None:
+        """Send a file from where the board has it; `on_bytes` hears how many bytes of it have gone.
+
+        Raises:
+            VerificationError: what arrived is not what the digest says.
+            BoardError: no space.
+
+        """
+        self._send(session.Request(verb="blob", sha256=missing.sha256, size=missing.size, offset=missing.offset))
+        source.seek(missing.offset)
+        sent = missing.offset
+        compressor = zlib.compressobj(_LEVEL)
+        while piece := source.read(session.CHUNK_BYTES):
+            # Flushed, so that all of it can be kept by a board whose line breaks next.
+            self._chunk(compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH))
+            sent += len(piece)
+            on_bytes(sent)
+        self._chunk(compressor.flush())
+        self._duplex.write(b"0\n")
+        self._reply(_REPLY_TIMEOUT_S)
+
+    def deploy(self, bundle: str, deployment: str) -> Iterator[DeploymentStatus]:
+        """Start a deployment, or follow the one with that id; yield its statuses up to the last."""
+        return self._statuses(session.Request(verb="deploy", bundle=bundle, deployment=deployment))
+
+    def rollback(self, deployment: str) -> Iterator[DeploymentStatus]:
+        """Bring the previous bundle back; yield the statuses. Raises ConflictError when there is none."""
+        return self._statuses(session.Request(verb="rollback", deployment=deployment))
+
+    def state(self) -> State:
+        """Return what the board is doing. Raises BoardError when its agent doesn't run."""
+        reply = self._ask(session.Request(verb="state"))
+        if reply.state is None:
+            message = f"{self._link.board}: the agent didn't say its state"
+            raise ContractError(message)
+        return reply.state
+
+    def bye(self) -> None:
+        """End the session; what fails now doesn't matter any more."""
+        with contextlib.suppress(errors.TflotillaError):
+            self._send(session.Request(verb="bye"))
+            self._duplex.finish(timeout_s=_REPLY_TIMEOUT_S)
+
+    def _statuses(self, request: Request) -> Iterator[DeploymentStatus]:
+        self._send(request)
+        while True:
+            reply = self._reply(_STATUS_TIMEOUT_S)
+            if reply.status is not None:
+                yield reply.status
+            if reply.done:
+                return
+
+    def _ask(self, request: Request) -> Reply:
+        self._send(request)
+        return self._reply(_REPLY_TIMEOUT_S)
+
+    def _send(self, request: Request) -> None:
+        self._duplex.write(session.to_line(request))
+
+    def _chunk(self, data: bytes) -> None:
+        if data:
+            self._duplex.write(b"%d\n" % len(data) + data)
+
+    def _line(self, timeout_s: float) -> bytes:
+        line = self._duplex.readline(timeout_s=timeout_s, limit_bytes=session.MAX_FRAME_BYTES)
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        return line
+
+    def _reply(self, timeout_s: float) -> Reply:
+        reply = session.reply_from_line(self._line(timeout_s))
+        if reply.error is not None:
+            raise self._error(reply.error, reply.message)
+        return reply
+
+    def _greeting(self) -> Hello:
+        for _number in range(_NOISE_LINES):
+            line = self._line(_HELLO_TIMEOUT_S)
+            if not line.startswith(b"{"):
+                continue
+            document = codec.parse_json(line, f"{self._link.board}: session hello")
+            if isinstance(document, dict) and isinstance(document.get("error"), str):
+                raise self._error(document["error"], str(document.get("message")))
+            if not isinstance(document, dict) or document.get("schema") != session.SCHEMA:
+                message = (
+                    f"{self._link.board}: its agent speaks another version of the contract; "
+                    f"`tflotilla board bootstrap {self._link.board}` updates it"
+                )
+                raise ContractError(message)
+            return session.hello_from_line(line)
+        message = f"{self._link.board}: its shell prints before the agent can speak; clean its start-up files"
+        raise BoardError(message)
+
+    def _error(self, kind: str, message: str | None) -> errors.TflotillaError:
+        return errors.from_wire(kind, f"{self._link.board}: {message or 'no reason given'}")
+
+    def _ended(self) -> BoardError:
+        done = self._duplex.finish(timeout_s=_REPLY_TIMEOUT_S)
+        board = self._link.board
+        if done.exit_status == _NOT_INSTALLED:
+            return BoardError(f"{board} has no agent yet; `tflotilla board bootstrap {board}` installs it")
+        said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or "it said nothing"
+        return BoardError(f"{board}: the agent's session ended with status {done.exit_status}: {said}")
+
+
+@contextlib.contextmanager
+def open_session(link: Link, install: Install) -> Iterator[Session]:
+    """Start a session on an open connection. Raises what `Session` raises."""
+    with link.open(agent_command(install, "session")) as duplex:
+        yield Session(link, duplex)

@@ -1,0 +1,52 @@
+"""The systemd unit of a system-wide agent. `deploy/systemd/tflotilla-agent.service` is this text.
+
+What it does NOT do: install it; `bootstrap` does, on boards with root and systemd.
+"""
+
+from __future__ import annotations
+
+from tflotilla.shared.contract import layout
+
+UNIT = f"""\
+# Written by `tflotilla board bootstrap`; changes of your own belong into `systemctl edit tflotilla-agent`.
+[Unit]
+Description=tflotilla agent: runs the current model bundle and reports over MQTT
+Wants=network-online.target
+After=network-online.target
+# A board in a cupboard must come back by itself, however often the agent died.
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+Environment=TFLOTILLA_HOME={layout.SYSTEM_HOME}
+ExecStart={layout.SYSTEM_HOME}/{layout.LAUNCHER} run
+Restart=always
+RestartSec=2
+# The agent ends its children itself; what is left after that is killed.
+KillMode=mixed
+TimeoutStopSec=20
+StateDirectory=tflotilla
+StateDirectoryMode=0700
+UMask=0077
+
+# Models are other people's files. Cameras, accelerators and delegates stay usable: no PrivateDevices, no
+# MemoryDenyWriteExecute (delegates compile), no system call filter.
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
