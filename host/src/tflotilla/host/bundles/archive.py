@@ -190,6 +190,7 @@ def _folder_sizes(path: Path) -> dict[str, int]:
 
 def _zip_sizes(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
+    total = path.stat().st_size
     with _zip(path) as archive:
         for info in archive.infolist():
             _check_name(path, info.filename)
@@ -201,6 +202,9 @@ def _zip_sizes(path: Path) -> dict[str, int]:
                 )
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 raise ContractError(f"{path}: {info.filename} is not a plain file; links don't belong in a bundle")
+            if not 0 <= info.header_offset <= total - info.file_size:
+                # Believed, such a figure would be asked of the memory before it is asked of the file.
+                raise ContractError(f"{path}: not a complete bundle: {info.filename} does not lie in the file")
             found[info.filename] = info.file_size
     return found
 

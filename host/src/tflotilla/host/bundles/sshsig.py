@@ -261,7 +261,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any(_matches(given.principal, listed) for listed in principals):
             raise VerificationError("key is not allowed for this principal")
     except (TflotillaError, OSError, UnicodeDecodeError) as error:
-        sys.stderr.write(f"{error}\nCould not verify signature.\n")
+        sys.stderr.write(f"{error}\n")
+        if given.verb == "verify":
+            sys.stdout.write("Could not verify signature.\n")
         return _EXIT_REFUSED
     sys.stdout.write(
         f'Good "{given.namespace}" signature for {given.principal} with ED25519 key {signature.fingerprint}\n'
