@@ -36,6 +36,8 @@ ROW_OVERHEAD_BYTES = 128
 MEMORY_LIMIT_BYTES = 2 << 20
 _RESERVE_BYTES = 1 << 20
 _PAGE_BYTES = 4096
+_TIGHT = "the disk is full: the oldest reports make room for the newest"
+_TRANSACTION_BYTES = 256 << 10
 #: What SQLite says of a full disk and of `max_page_count`; Python 3.10 offers no error code.
 _FULL = "is full"
 _SCHEMA = """
@@ -82,8 +84,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """By how much a commit changed what is on disk; `problem` says why it did nothing."""
+    """By how much a commit changed what is on disk; `problem` says why it did not do everything.
 
+    `inserted` of the plan's rows are on disk, from the first; nothing of the plan is done when `begun` is False.
+    """
+
+    begun: bool = False
+    inserted: int = 0
     rows: int = 0
     bytes: int = 0
     dropped: int = 0
@@ -116,7 +123,7 @@ class Outbox:
         self._reserve = path.with_name(path.name + ".reserve")
         self._reserve_bytes = reserve_bytes
         self.max_bytes = max_bytes
-        #: Why reports are not kept on disk now; None when they are.
+        #: Why reports are not kept on disk now, or not all of them; None when they are.
         self.problem: str | None = None
         #: Set once when the queue of an earlier run had to be put aside.
         self.lost_queue: str | None = None
@@ -124,6 +131,7 @@ class Outbox:
         self._settled: set[int] = set()
         self._acknowledged: dict[str, int] = {}
         self._dropped_unwritten = 0
+        self._tight = False
         self._rows = 0
         self._bytes = 0
         self._dropped = 0
@@ -214,25 +222,58 @@ class Outbox:
         """Make the plan durable; the only step that is slow. Never raises because of the disk."""
         if self._database is None:
             self._open()
-        written = self._try_to_write(plan)
-        if written.problem is None:
-            self._keep_reserve()
+        done = Written()
+        for piece in _pieces(plan.insert):
+            # Deletes and counts go with the first piece; a small transaction needs little room in the WAL.
+            step = (
+                dataclasses.replace(
+                    plan,
+                    insert=piece,
+                    delete=frozenset(),
+                    acknowledged={},
+                    dropped_in_memory=0,
+                    bytes_before=plan.bytes_before + done.bytes,
+                )
+                if done.begun
+                else dataclasses.replace(plan, insert=piece)
+            )
+            written = self._write_piece(step)
+            if written.problem is not None:
+                return dataclasses.replace(done, problem=written.problem)
+            done = Written(
+                begun=True,
+                inserted=done.inserted + len(piece),
+                rows=done.rows + written.rows,
+                bytes=done.bytes + written.bytes,
+                dropped=done.dropped + written.dropped,
+            )
+        self._keep_reserve()
+        return done
+
+    def _write_piece(self, step: Plan) -> Written:
+        written = self._try_to_write(step)
+        if written.problem is None or _FULL not in written.problem:
             return written
-        if _FULL not in written.problem:
-            return written
-        # A transaction that frees its own room: the reserve lets it begin, the oldest rows let it end.
+        # The reserve makes room to empty the WAL; that is often all it takes. From now on the database must not grow:
+        # a WAL with pages behind the end of a file that can't grow could never be emptied again.
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
-        room = 2 * sum(row.cost_bytes for row in plan.insert)
-        again = self._try_to_write(dataclasses.replace(plan, max_bytes=max(0, plan.bytes_before - room)))
-        return again if again.problem is None else written
+        self._empty_wal()
+        self._limit_pages(grow=False)
+        self._tight = True
+        written = self._try_to_write(step)
+        if written.problem is None or _FULL not in written.problem:
+            return written
+        # The newest reports are worth more than the oldest: take the room from those.
+        room = 2 * sum(row.cost_bytes for row in step.insert)
+        return self._try_to_write(dataclasses.replace(step, max_bytes=max(0, step.bytes_before - room)))
 
     def finish(self, plan: Plan, written: Written) -> None:
         """Draw the conclusions from a commit."""
-        self.problem = written.problem
-        if written.problem is not None:
+        self.problem = written.problem or (_TIGHT if self._tight else None)
+        if not written.begun:
             return
-        for row in plan.insert:
+        for row in plan.insert[: written.inserted]:
             if not self._memory.take(row.id):
                 # Settled while it was being written: it is on disk now and goes with the next commit.
                 self._settled.add(row.id)
@@ -309,11 +350,10 @@ class Outbox:
         database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA wal_autocheckpoint = 256")
+        database.execute("PRAGMA wal_autocheckpoint = 128")
         # Small: the supervisor's memory is the model's loss.
         database.execute("PRAGMA cache_size = -512")
-        # Rows of odd sizes waste pages; twice the limit is where the file ends whatever happens.
-        database.execute(f"PRAGMA max_page_count = {2 * self.max_bytes // _PAGE_BYTES + 256}")
+        self._limit_pages(grow=True)
         database.executescript(_SCHEMA)
         rows, size, last = database.execute(
             "SELECT count(*), coalesce(sum(length(payload)), 0), coalesce(max(id), 0) FROM rows"
@@ -339,18 +379,55 @@ class Outbox:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         self.lost_queue = f"the outbox was damaged ({error}); it is kept as {aside.name} and a new one was begun"
 
+    def _empty_wal(self) -> None:
+        """Move what is in the WAL to where it belongs. The file keeps its size: its room is the next transaction's."""
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    def _limit_pages(self, *, grow: bool) -> None:
+        # Rows of odd sizes waste pages; twice the limit is where the file ends whatever happens.
+        pages = 2 * self.max_bytes // _PAGE_BYTES + 256 if grow else 1
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                # A number below the present size means the present size.
+                self._database.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _free_bytes(self) -> int:
+        try:
+            room = os.statvfs(self._path.parent)
+        except OSError:
+            return 0
+        return room.f_bavail * room.f_frsize
+
     def _keep_reserve(self) -> None:
         """Hold some disk to give up in need. Its absence is no problem until then."""
-        if self._reserve.exists():
+        if self._reserve.exists() or self._free_bytes() < 4 * self._reserve_bytes:
+            # On a disk that is nearly full it would be given up again at once.
             return
         with contextlib.suppress(OSError):
             handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(handle, 0, self._reserve_bytes)
+                self._limit_pages(grow=True)
+                self._tight = False
             except OSError:
                 self._reserve.unlink(missing_ok=True)
             finally:
                 os.close(handle)
+
+
+def _pieces(rows: tuple[Row, ...]) -> list[tuple[Row, ...]]:
+    """Cut rows into transactions; there is always at least one, for what is to be deleted."""
+    pieces: list[list[Row]] = [[]]
+    size = 0
+    for row in rows:
+        if size > _TRANSACTION_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(row)
+        size += row.cost_bytes
+    return [tuple(piece) for piece in pieces]
 
 
 def _carry_out(database: sqlite3.Connection, plan: Plan) -> Written:
