@@ -60,12 +60,23 @@ class Serving(Protocol):
 class Installer:
     """Brings bundles of one home into service. Construct one per home, and `start` it before anything else."""
 
-    def __init__(self, store: Store, serving: Serving, inference: InferenceConfig, *, on_status: OnStatus) -> None:
-        """`on_status` hears of every status of every deployment, on the event loop."""
+    def __init__(
+        self,
+        store: Store,
+        serving: Serving,
+        inference: InferenceConfig,
+        *,
+        on_status: OnStatus,
+        check: Callable[[str, Store], object] = admission.check,
+    ) -> None:
+        """`on_status` hears of every status of every deployment, on the event loop; `check` says who may come in."""
         self._store = store
         self._serving = serving
         self._inference = inference
         self._on_status = on_status
+        self._check = check
+        # Nothing begins before `start` has put the board where it was: it may have a deployment to go on with.
+        self._starting = asyncio.Lock()
         self._running: asyncio.Task[DeploymentStatus] | None = None
         self._journal: install.Journal | None = None
         self._told: list[DeploymentStatus] = []
@@ -82,13 +93,14 @@ class Installer:
         Returns when the bundle serves, or can't; an interrupted deployment goes on in the background, and serves the
         candidate by itself where it was switched already.
         """
-        journal, actions = install.recover(await asyncio.to_thread(self._read_journal), self._store.current())
-        if journal is None:
-            await self._act_all(actions)
-            return
-        leading, rest = (actions[:1], actions[1:]) if isinstance(actions[0], install.Serve) else ((), actions)
-        await self._act_all(leading)
-        self._begin(journal, rest)
+        async with self._starting:
+            journal, actions = install.recover(await asyncio.to_thread(self._read_journal), self._store.current())
+            if journal is None:
+                await self._act_all(actions)
+                return
+            leading, rest = (actions[:1], actions[1:]) if isinstance(actions[0], install.Serve) else ((), actions)
+            await self._act_all(leading)
+            self._begin(journal, rest)
 
     async def settle(self) -> None:
         """Wait until no deployment is going on."""
@@ -115,6 +127,8 @@ class Installer:
             ContractError: the digest isn't one.
 
         """
+        async with self._starting:
+            pass
         if self.busy and self._journal is not None and self._journal.deployment == deployment:
             return await self._follow(on_status)
         self._refuse_when_busy()
@@ -143,6 +157,8 @@ class Installer:
             BoardError: the previous bundle is not on this board any more.
 
         """
+        async with self._starting:
+            pass
         self._refuse_when_busy()
         previous = self._store.previous()
         if previous is None or previous == self._store.current():
@@ -261,7 +277,7 @@ class Installer:
 
     def _verify(self, action: install.Verify) -> None:
         if action.kind == "deploy":
-            admission.check(action.candidate, self._store)
+            self._check(action.candidate, self._store)
         self._store.admit(action.candidate)
 
     async def _probe(self, candidate: str) -> install.Event:
