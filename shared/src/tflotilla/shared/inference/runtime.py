@@ -7,9 +7,9 @@ preprocess, measure. A corrupt model can crash the process in `load`: callers wh
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from tflotilla.shared.contract.errors import BoardError
 
@@ -70,6 +70,29 @@ class LoadedModel(Protocol):
 
     def get_outputs(self) -> tuple[Tensor, ...]:
         """Copies of the outputs."""
+
+
+class DirectCalls(NamedTuple):
+    """The runtime's own calls, for a model of one input and one output.
+
+    The hot loop makes them without a layer between; they raise what the runtime raises: ValueError for a tensor that
+    doesn't fit the shape of the moment (`set_inputs` resizes), RuntimeError for a kernel that fails.
+    """
+
+    set_tensor: Callable[[int, Tensor], None]
+    input_index: int
+    invoke: Callable[[], None]
+    get_tensor: Callable[[int], Tensor]
+    output_index: int
+
+
+@runtime_checkable
+class SupportsDirectCalls(Protocol):
+    """A LoadedModel may be more: one whose calls can be made directly."""
+
+    @property
+    def direct(self) -> DirectCalls | None:
+        """The calls, None where the model has several inputs or outputs."""
 
 
 class Runtime(Protocol):

@@ -19,6 +19,7 @@ import numpy as np
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DelegateError, ModelError
 from tflotilla.shared.contract.tensors import DType, Quantization, TensorSpec
+from tflotilla.shared.inference.runtime import DirectCalls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,8 +147,8 @@ class _Interpreter:
         self._output_indices = tuple(int(detail["index"]) for detail in outputs)
         self._dynamic = any(-1 in spec.shape for spec in self._inputs)
         self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in inputs]
-        # Nearly every model: one input of one shape, one output. No loop stands between those and the runtime.
-        self._only_input = self._input_indices[0] if len(inputs) == 1 and not self._dynamic else None
+        # Nearly every model has one input and one output: no loop stands between those and the runtime.
+        self._only_input = self._input_indices[0] if len(inputs) == 1 else None
         self._only_output = self._output_indices[0] if len(outputs) == 1 else None
         # Bound once: an attribute look-up less in every inference.
         self._set = interpreter.set_tensor
@@ -170,9 +171,16 @@ class _Interpreter:
         native = self._interpreter._interpreter  # noqa: SLF001 - the public list of ops computes far more
         return sum(native.NodeName(node) == "DELEGATE" for node in range(native.NumNodes()))
 
+    @property
+    def direct(self) -> DirectCalls | None:
+        """The runtime's own calls, where the model is simple enough for them."""
+        if self._only_input is None or self._only_output is None:
+            return None
+        return DirectCalls(self._set, self._only_input, self._run, self._get, self._only_output)
+
     def set_inputs(self, tensors: tuple[Tensor, ...]) -> None:
         """Copy tensors in; resizes dynamic inputs. Raises ValueError on a wrong count, shape or dtype."""
-        if self._only_input is not None and len(tensors) == 1:
+        if self._only_input is not None and len(tensors) == 1 and not self._dynamic:
             self._set(self._only_input, tensors[0])
             return
         if len(tensors) != len(self._input_indices):
