@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import resource
 import select
 import shutil
 import signal
@@ -144,6 +145,10 @@ class Sshd:
     client_key: Path
     relay: Relay
     host: str = _LOOPBACK
+    #: More host keys, offered from the next start on.
+    extra_host_keys: list[Path] = field(default_factory=list)
+    #: The board's PATH behind `bin`; takes effect at the next start.
+    system_path: str = _SYSTEM_PATH
     user: str = field(default_factory=getpass.getuser)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -203,6 +208,17 @@ class Sshd:
         generate_key(self.host_key)
         self.start()
 
+    def limit_file_size(self, size_bytes: int) -> None:
+        """Let no file of this board grow beyond a size, for whoever logs in from now on: a disk that fills up."""
+        if self._process is None:
+            pytest.fail("the board is off")
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+    def restart(self) -> None:
+        """Be off and on again, at the same address."""
+        self.stop()
+        self.start()
+
     def kill_processes(self) -> None:
         """Kill what still runs on this board: whatever has its HOME."""
         mark = f"HOME={self.home}".encode()
@@ -218,9 +234,9 @@ class Sshd:
     def _config(self) -> str:
         lines = [
             f"ListenAddress {_LOOPBACK}:{self.relay.target_port}",
-            f"HostKey {self.host_key}",
+            *(f"HostKey {key}" for key in (self.host_key, *self.extra_host_keys)),
             f"AuthorizedKeysFile {self.folder / 'authorized_keys'}",
-            f"SetEnv HOME={self.home} PATH={self.bin}:{_SYSTEM_PATH}",
+            f"SetEnv HOME={self.home} PATH={self.bin}:{self.system_path}",
             "PidFile none",
             "StrictModes no",
             "UsePAM no",

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
+import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import sshd as real_sshd
-from tflotilla.host.fleet import ssh
+from tflotilla.host.fleet import environments, layers, probe, ssh
 from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.shared.contract import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+#: Asked before tests change HOME: what uv fetched once needs no network again.
+_UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Return a cache of environments that every test of this run shares, so that one is built once."""
+    base = tmp_path_factory.getbasetemp()
+    return (base if worker_id == "master" else base.parent) / "tflotilla-cache"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the host a HOME of its own: no ssh config, no keys, no agent of the person running the tests."""
+    monkeypatch.setenv("TFLOTILLA_CACHE", str(cache))
+    monkeypatch.setenv("UV_CACHE_DIR", _UV_CACHE)
     folder = tmp_path / "host-home"
     (folder / ".ssh").mkdir(parents=True, mode=0o700)
     monkeypatch.setenv("HOME", str(folder))
@@ -31,6 +48,23 @@ def board(tmp_path: Path) -> Iterator[real_sshd.Sshd]:
     """One board that is on."""
     with real_sshd.running(tmp_path / "board") as running:
         yield running
+
+
+@pytest.fixture
+def warm(board: real_sshd.Sshd, fleet: Fleet, cache: Path) -> real_sshd.Sshd:
+    """Return `board`, with the packages of its environment there already: a bootstrap sends the agent alone."""
+    packages, _agent = layers.environment(environments.target(probe.probe("pi-1", fleet).facts))
+    unpacked = cache / "unpacked" / packages.digest
+    with (cache / "unpacking.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not unpacked.exists():
+            with tarfile.open(packages.archive) as members:
+                members.extractall(unpacked.with_suffix(".new"), filter="data")
+            unpacked.with_suffix(".new").rename(unpacked)
+    there = board.home / layout.USER_HOME / layout.ENVIRONMENTS
+    there.mkdir(parents=True)
+    subprocess.run(["cp", "-al", str(unpacked), str(there)], check=True)
+    return board
 
 
 def entry(sshd: real_sshd.Sshd) -> BoardEntry:

@@ -54,7 +54,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 class Refusal(Exception):  # noqa: N818 - what the host is told, by the name of its own error
     """An error for the host: the name of its class and one line."""
 
-    def _init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
