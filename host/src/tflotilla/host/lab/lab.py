@@ -344,14 +344,24 @@ def _entry(virtual: LabBoard, here: Lab) -> BoardEntry:
 def _claim(folder: Path) -> Path:
     """Make the folder of a new lab; the remains of one that died are swept away first."""
     if not folder.exists():
-        folder.mkdir(parents=True, mode=0o700)
-        return folder
+        return _make(folder)
     record = _read_record(folder)
     if any(processes.alive(part.process) for part in record.parts.values()):
         message = f"a lab {record.name!r} is up already; `tflotilla lab down {record.name}` ends it"
         raise ConflictError(message)
     _take_down(folder, record)
-    folder.mkdir(parents=True, mode=0o700)
+    return _make(folder)
+
+
+def _make(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except FileExistsError as error:
+        message = f"a lab {folder.name!r} is being brought up by somebody else right now"
+        raise ConflictError(message) from error
+    except OSError as error:
+        message = f"the lab's folder {folder} can't be made: {error.strerror or error}; see $TFLOTILLA_LAB_HOME"
+        raise InputError(message) from error
     return folder
 
 

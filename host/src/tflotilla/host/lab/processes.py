@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MARK = "TFLOTILLA_LAB_BOARD"
 _PROC = Path("/proc")
 _POLL_S = 0.01
+_EXEC_POLLS = 100
+#: PF_KTHREAD in the kernel's include/linux/sched.h.
+_KERNEL_THREAD = 0x00200000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +68,24 @@ def marked(prefix: str) -> set[int]:
     found = set()
     for pid in _pids():
         with suppress(OSError):
-            environment = (_PROC / str(pid) / "environ").read_bytes()
+            environment = _environment(pid)
             if any(entry.startswith(wanted) for entry in environment.split(b"\0")) and _stat(pid) is not None:
                 found.add(pid)
     return found - {os.getpid()}
+
+
+def _environment(pid: int) -> bytes:
+    """Return the environment of a process, waiting while it is in the middle of an exec: then it seems to have none."""
+    folder = _PROC / str(pid)
+    for _ in range(_EXEC_POLLS):
+        environment = (folder / "environ").read_bytes()
+        if environment or (folder / "cmdline").read_bytes():
+            return environment
+        fields = _stat(pid)
+        if fields is None or int(fields[6]) & _KERNEL_THREAD:
+            return b""
+        time.sleep(_POLL_S)
+    return b""
 
 
 def descendants(root: int) -> set[int]:

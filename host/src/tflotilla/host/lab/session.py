@@ -61,6 +61,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._open_outputs = 0
         self._status: int | None = None
         self._eof = False
+        self._lost = False
         self._early: list[bytes] = []
         self._starting: asyncio.Task[None] | None = None
 
@@ -125,7 +126,9 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._early.clear()
         if self._eof:
             self.eof_received()
-        if not self._chan.is_closing():
+        if self._lost:
+            self._let_go()
+        else:
             self._chan.resume_reading()
 
     async def _start_on_pipes(self, environment: Mapping[str, str]) -> None:
@@ -235,13 +238,15 @@ class Session(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         """Close the program's streams; a terminal hangs up, everything else may go on without us."""
         del exc
+        self._lost = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._stdin is not None:
-            self._stdin.abort()
+            # What arrived before the connection broke still reaches the program.
+            self._stdin.close()
         for output in self._outputs:
             output.close()
-        self._close_master()
-
-    def _close_master(self) -> None:
         if self._master is not None:
             os.close(self._master)
             self._master = None

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+
+from tests.host.telemetry import fake_board
+from tflotilla.host.telemetry.fleet_view import BoardView, FleetView, Sequence
+from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
+
+Raw = tuple[str, bytes, float]
+EMPTY = FleetView(fleet="barn")
+
+
+def dice_of(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - tests want the same dice each time
+
+
+def raw(
+    channel: topics.Channel,
+    body: Any,  # noqa: ANN401 - any body
+    *,
+    board: str = "pi-1",
+    boot: str = "a",
+    seq: int = 0,
+    at: float = 100.0,
+    fleet: str = "barn",
+) -> Raw:
+    message = messages.Message(board=board, boot=boot, seq=seq, time=at, bundle=None, body=body)
+    return topics.topic(fleet, board, channel), message.to_bytes(), at
+
+
+def history() -> list[Raw]:
+    """Return all that a board says from start to end, with a gap of two (seq 5 and 6)."""
+    said = [
+        raw("availability", messages.Availability(status="online")),
+        raw("state", fake_board.state()),
+        raw("metrics", fake_board.metrics(10), seq=1, at=101),
+        raw("predictions", fake_board.predictions(100.1, 100.2), seq=2, at=101),
+        raw("metrics", fake_board.metrics(20, errors=1), seq=3, at=102),
+        raw("predictions", fake_board.predictions(101.1, label="two"), seq=4, at=102),
+        raw("metrics", fake_board.metrics(30), seq=7, at=103),
+        raw("predictions", fake_board.predictions(102.1, 102.2, 102.3, label="three"), seq=8, at=103),
+    ]
+    status = DeploymentStatus(
+        deployment="d1", candidate="ab" * 32, title="digits-1.0.0", state=DeploymentState.SUCCEEDED
+    )
+    return [*said, raw("deployment", status, seq=9, at=104)]
+
+
+def only(view: FleetView) -> BoardView:
+    (board,) = view.boards.values()
+    return board
+
+
+def test_a_history_folds_into_what_the_board_is_doing() -> None:
+    board = only(EMPTY.folding(history()))
+
+    assert board.availability == "online"
+    assert board.state == fake_board.state()
+    assert board.metrics == fake_board.metrics(30)
+    assert (board.inferences, board.errors, board.predicted) == (60, 1, 6)
+    assert [prediction.time for prediction in board.predictions] == [102.3, 102.2, 102.1, 101.1, 100.2]
+    assert board.deployment is not None
+    assert board.deployment.state is DeploymentState.SUCCEEDED
+    assert (board.missing, board.duplicates, board.messages) == (2, 0, 9)
+    assert board.inferences_per_second == 30.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_order_and_repetition_change_only_the_count_of_duplicates(seed: int) -> None:
+    expected = only(EMPTY.folding(history()))
+    shuffled = [*history(), *[each for each in history() if json.loads(each[1])["seq"] > 0][:4]]
+    dice_of(seed).shuffle(shuffled)
+
+    board = only(EMPTY.folding(shuffled))
+
+    assert board.duplicates == 4
+    for name in ("metrics", "predictions", "inferences", "errors", "predicted", "missing", "availability", "state"):
+        assert getattr(board, name) == getattr(expected, name), name
+
+
+def test_folding_in_pieces_gives_the_same_view() -> None:
+    whole = EMPTY.folding(history())
+
+    for cut in range(len(history())):
+        assert EMPTY.folding(history()[:cut]).folding(history()[cut:]) == whole
+
+
+def test_folding_leaves_the_view_it_started_from_alone() -> None:
+    before = EMPTY.folding(history()[:3])
+    copy = EMPTY.folding(history()[:3])
+
+    before.folding(history()[3:])
+
+    assert before == copy
+
+
+def test_garbage_and_foreign_messages_are_counted_and_change_nothing() -> None:
+    before = EMPTY.folding(history())
+    topic, payload, at = history()[2]
+    nonsense: list[Raw] = [
+        (topic, b"", at),
+        (topic, b"\xff\xfe", at),
+        (topic, b"[]", at),
+        (topic, b"{}", at),
+        (topic, payload[:-1], at),
+        (topic, payload.replace(b'"schema":1', b'"schema":2'), at),
+        (topic, payload.replace(b'"board":"pi-1"', b'"board":"pi-2"'), at),
+        (topic, payload.replace(b'"count":10', b'"count":"10"'), at),
+        (topic, b"[" * 100_000, at),
+    ]
+    foreign: list[Raw] = [
+        ("", b"", at),
+        ("tflotilla/barn", payload, at),
+        ("tflotilla/barn/pi-1/nonsense", payload, at),
+        ("tflotilla/barn/Pi 1/metrics", payload, at),
+        ("homeassistant/status", b"online", at),
+        raw("metrics", fake_board.metrics(), seq=1, fleet="house"),
+    ]
+
+    after = before.folding([*nonsense, *foreign])
+
+    assert after.boards == before.boards
+    assert (after.garbage, after.foreign) == (len(nonsense), len(foreign))
+
+
+def test_a_deleted_retained_message_is_no_garbage() -> None:
+    before = EMPTY.folding(history())
+
+    assert before.folding([("tflotilla/barn/pi-1/state", b"", 105.0)]) == before
+
+
+def test_the_last_will_of_the_running_boot_takes_a_board_offline() -> None:
+    will = raw("availability", messages.Availability(status="offline"), boot="a", at=1.0)
+
+    assert only(EMPTY.folding([*history(), will])).availability == "offline"
+
+
+def test_the_late_last_will_of_an_earlier_boot_does_not_hide_that_the_board_is_back() -> None:
+    back = raw("availability", messages.Availability(status="online"), boot="b", at=200)
+    will = raw("availability", messages.Availability(status="offline"), boot="a", at=1.0)
+
+    assert only(EMPTY.folding([*history(), back, will])).availability == "online"
+
+
+def test_each_boot_has_numbers_of_its_own() -> None:
+    said = [raw("metrics", fake_board.metrics(), boot=boot, seq=seq) for boot in "abc" for seq in (1, 2, 4)]
+
+    board = only(EMPTY.folding(said))
+
+    assert (board.duplicates, board.missing, board.inferences) == (0, 3, 90)
+
+
+def test_an_old_window_from_an_outbox_counts_but_is_not_the_present() -> None:
+    said = [raw("metrics", fake_board.metrics(7), seq=9, at=200), raw("metrics", fake_board.metrics(5), seq=1, at=100)]
+
+    board = only(EMPTY.folding(said))
+
+    assert board.metrics == fake_board.metrics(7)
+    assert board.inferences == 12
+
+
+def test_a_fleet_of_boards_is_kept_apart() -> None:
+    said = [raw("metrics", fake_board.metrics(n), board=f"pi-{n}", seq=1) for n in range(1, 101)]
+
+    view = EMPTY.folding(said)
+
+    assert [view.boards[f"pi-{n}"].inferences for n in range(1, 101)] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_numbers_that_arrived_are_counted_exactly_in_any_order(seed: int) -> None:
+    dice = dice_of(seed)
+    numbers = [dice.randint(1, 150) for _ in range(200)]
+    sequence = Sequence()
+    for number in numbers:
+        sequence = sequence.adding(number)
+
+    different = set(numbers)
+    assert sequence.received == len(different)
+    assert sequence.duplicates == len(numbers) - len(different)
+    assert sequence.missing == max(numbers) - min(numbers) + 1 - len(different)
+
+
+def test_numbers_full_of_holes_keep_little_memory_and_the_right_count() -> None:
+    sequence = Sequence()
+    for number in range(1, 20_001, 2):
+        sequence = sequence.adding(number)
+
+    assert len(sequence.ranges) <= 256
+    assert sequence.received == 10_000
+    assert sequence.missing == 9_999
+
+
+def test_twenty_thousand_mutated_payloads_are_folded_in_bounded_time() -> None:
+    """Fuzz: whatever is cut, flipped, doubled or nested, the fold counts it and goes on."""
+    dice = dice_of(20_000)
+    seeds = history()
+    hostile = [b"null", b"1e999", b'{"schema":1}', b'{"a":' * 500, b"\x00" * 64, "\ud800".encode("utf-8", "replace")]
+
+    def mutated() -> Raw:
+        topic, payload, at = dice.choice(seeds)
+        data = bytearray(payload)
+        match dice.randrange(5):
+            case 0:
+                del data[dice.randrange(1, len(data)) :]
+            case 1:
+                for _ in range(dice.randrange(1, 4)):
+                    data[dice.randrange(len(data))] = dice.randrange(256)
+            case 2:
+                start = dice.randrange(len(data))
+                data[start:start] = data[start : start + dice.randrange(40)]
+            case 3:
+                data = bytearray(dice.choice(hostile))
+            case _:
+                levels = topic.split("/")
+                levels[dice.randrange(4)] = dice.choice(["", "+", "pi-1", "barn", "state", "\x00", "é"])
+                topic = "/".join(levels)
+        return topic, bytes(data), at
+
+    payloads = [mutated() for _ in range(20_000)]
+    begin = time.process_time()
+    view = EMPTY.folding(payloads)
+    took_s = time.process_time() - begin
+
+    folded = sum(board.messages for board in view.boards.values())
+    assert view.garbage + view.foreign + folded == 20_000
+    assert min(view.garbage, view.foreign, folded) > 500
+    # 2 s here; a loop that is quadratic in the messages takes minutes.
+    assert took_s < 40
