@@ -380,3 +380,14 @@ def test_a_spec_that_is_none_is_refused() -> None:
 
     assert done.returncode == 3
     assert done.stdout == b"Estdin.bundle: 1 is not allowed here; expected a text\n"
+
+
+def test_nothing_but_inference_runs_in_it(tmp_path: Path) -> None:
+    """One thread: a second one would take the interpreter's lock for milliseconds (docs/architecture.md)."""
+    with RunningWorker(_spec(running_bundles.write(tmp_path / "b"), SourceConfig(interval_ms=1))) as worker:
+        worker.next(reports.METRICS)
+        threads = list(Path(f"/proc/{worker.process.pid}/task").iterdir())
+        modules = Path(f"/proc/{worker.process.pid}/maps").read_text()
+
+    assert len(threads) == 1
+    assert "PIL" not in modules

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.board import RuntimeOffer
 
 T = TypeVar("T")
+# Before anything imports numpy: its OpenBLAS would start a thread per core, to wait beside the runtime's for matrices
+# that never come.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 _PR_SET_PDEATHSIG = 1
 #: More than any spec: a parent gone mad must not fill the board's memory.
 _SPEC_LIMIT_BYTES = 1 << 20

@@ -11,7 +11,6 @@ is gone, end it with code 0.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -21,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.device import child, facts, loading, reports
+from tflotilla.device import child, facts, loading, memory, reports
 from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.handover import Handover
 from tflotilla.device.sources import open_source
@@ -120,9 +119,7 @@ def _serve(spec: reports.WorkerSpec, handover: Handover, stop: Stop) -> None:
         runtime=loaded.runtime, delegate=loaded.delegate, load_ns=loaded.load_ns, first_inference_ns=first_ns
     )
     handover.offer(reports.READY, codec.canonical_json(ready))
-    # What is loaded stays: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    memory.settle()
     worker = Worker(
         pipeline=pipeline,
         draft_size=None if preprocessor is None else preprocessor.draft_size,
