@@ -24,7 +24,7 @@ from tflotilla.shared.contract.errors import BoardError, ModelError
 from tflotilla.shared.inference import runtime as runtimes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tflotilla.shared.inference.runtime import Runtime
 
@@ -55,10 +55,10 @@ def measure(name: str) -> dict[str, Any]:
     return table | {"custom_ops": [op for op in CUSTOM_OPS if registers(name, op)]}
 
 
-def accepts(name: str, op: str, version: int) -> bool:
-    """Ask the runtime about one op at one version, in a child process."""
-    arguments = {"name": name, "op": op, "version": version}
-    return bool(_child(f"{_SELF}:accepts_here", arguments, doing=f"probing {op} of {name}"))
+def accepts(name: str, pairs: Sequence[tuple[str, int]]) -> tuple[bool, ...]:
+    """Ask the runtime about ops at versions, in a child process; one answer per pair."""
+    arguments = {"name": name, "pairs": [list(pair) for pair in pairs]}
+    return tuple(_child(f"{_SELF}:accepts_here", arguments, doing=f"probing ops of {name}"))
 
 
 def registers(name: str, custom_op: str) -> bool:
@@ -80,10 +80,11 @@ def measure_here(name: str) -> dict[str, Any]:
     return {"name": runtime.offer.name, "version": runtime.offer.version, "ops": ops}
 
 
-def accepts_here(name: str, op: str, version: int) -> bool:
+def accepts_here(name: str, pairs: list[tuple[str, int]]) -> list[bool]:
     """Ask in this process; `accepts` calls it in a child."""
+    runtime = runtimes.find(name)
     codes = {text: code for code, text in _names().items()}
-    return _loads(runtimes.find(name), _crafted(codes[op], version))
+    return [_loads(runtime, _crafted(codes[op], version)) for op, version in pairs]
 
 
 def registers_here(name: str, op: str) -> bool:
