@@ -5,21 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tflotilla.host.cli import output
 from tflotilla.shared.contract.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tflotilla.host.benchmarks.plan import Asking
-    from tflotilla.host.telemetry.mqtt import Connection
-    from tflotilla.shared.contract import messages
-
-_TICK_S = 0.25
 
 
 def benchmark(
@@ -47,6 +38,7 @@ def benchmark(
     or the broker is down, 1 some of this and some of that.
     """
     from tflotilla.host.benchmarks import plan, report
+    from tflotilla.host.benchmarks.asking import ask
     from tflotilla.host.fleet import pool
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.telemetry import mqtt
@@ -95,50 +87,3 @@ def benchmark(
             output.complain(str(result.error))
     if code := pool.exit_code(results):
         raise typer.Exit(code)
-
-
-def ask(
-    broker: Connection,
-    fleet: str,
-    request: messages.BenchmarkRequest,
-    asking: Asking,
-    *,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Asking:
-    """Publish the request to each board in its turn and return when every board has answered or is given up.
-
-    Raises:
-        BrokerError: the broker refuses what is asked of it.
-
-    """
-    from tflotilla.host.telemetry.fleet_view import understood
-    from tflotilla.shared.contract import messages, topics
-
-    channels: tuple[topics.Channel, ...] = ("availability", "benchmark")
-    broker.subscribe(tuple(topics.topic(fleet, board, channel) for board in asking.boards for channel in channels))
-    told = ""
-    while True:
-        asking = asking.at(time.monotonic())
-        due = asking.due()
-        for board in due:
-            said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
-            broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
-        asking = asking.asking(due, time.monotonic())
-        if asking.finished:
-            return asking
-        doing = f"{len(asking.answers)} of {len(asking.boards)} boards answered; measuring: {_some(asking.measuring)}"
-        if doing != told:
-            told = doing
-            tell(doing)
-        for received in broker.receive(timeout_s=_TICK_S):
-            message = understood(received.topic, received.payload)
-            if message is not None:
-                asking = asking.hearing(message)
-
-
-_SHOWN_NAMES = 4
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = len(names) - _SHOWN_NAMES
-    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,3 +92,20 @@ def progress(description: str) -> Iterator[Callable[[str], None]]:
     ) as bar:
         task = bar.add_task(description)
         yield lambda text: bar.update(task, description=text)
+
+
+def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any contract value or JSON document
+    """Write one JSON document to a file, whole or not at all. Raises InputError."""
+    text = json.dumps(codec.encode(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether its result can be written. Raises InputError."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path} can't be written: give a file in a folder that exists and is yours")

@@ -1,0 +1,65 @@
+"""`tflotilla demo`: the whole story on this machine, with real boards in miniature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tflotilla.host.cli import output
+
+
+def demo(
+    name: Annotated[str, typer.Option(help="Name of the lab; its boards are NAME-1, NAME-2, NAME-3.")] = "demo",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running and print what to try next.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the facts of the story.")
+    ] = None,
+) -> None:
+    """Tell the whole story on this machine, in under two minutes: train, convert, sign, deploy, watch, undo.
+
+    Three virtual boards with real SSH servers and a broker come up on loopback; no root, no container, no download.
+
+    Example: tflotilla demo --keep --json facts.json
+
+    Exit codes: 0 everything went as it must, 11 a lab of that name is up, else the class of what went wrong.
+    """
+    import shutil
+    import tempfile
+
+    from tflotilla.host.lab.stage import Stage
+    from tflotilla.host.lab.story import CHAPTERS, Story
+
+    if json_file is not None:
+        # Found out now, not after two minutes.
+        output.check_writable(json_file)
+    folder = Path(tempfile.mkdtemp(prefix="tflotilla-demo-"))
+    stage = Stage(output.console(), chapters=CHAPTERS)
+    told = False
+    try:
+        with Story(stage, folder=folder, name=name, keep=keep) as story:
+            stage.say("From a trained model to boards that report, on this machine.", style="bold")
+            story.tell()
+            story.facts["seconds"] = stage.elapsed_s
+            told = True
+        stage.summary(story.summary())
+        if json_file is not None:
+            output.write_json(json_file, story.facts)
+        if keep:
+            stage.commands(
+                "The lab is still up. Try:",
+                (
+                    f"export TFLOTILLA_FLEET={story.fleet_file}",
+                    "tflotilla status all",
+                    "tflotilla watch",
+                    f"tflotilla benchmark {name}-1 --threads 1,2",
+                    f"tflotilla inspect {story.first_bundle}",
+                    f"tflotilla deploy {story.second_bundle} all",
+                    "tflotilla rollback all",
+                    f"tflotilla lab down {name}",
+                ),
+            )
+    finally:
+        if not (keep and told):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,531 @@
+"""The story that `tflotilla demo` tells: from a trained model to three boards that report, and back from bad releases.
+
+Nine chapters, each a method that does the real thing with the same functions the commands use, tells it on a `Stage`
+and notes its facts for `--json`. Nothing is staged: a chapter that does not go as it must raises.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from tflotilla.host.dashboards import terminal
+from tflotilla.host.fleet import bootstrap, pool, push
+from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.lab import bad_releases, digits, lab
+from tflotilla.host.lab.listener import Listener
+from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
+from tflotilla.shared.contract import digest, messages
+from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, TflotillaError, VerificationError
+from tflotilla.shared.contract.manifest import MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from tflotilla.host.bundles.archive import Bundle
+    from tflotilla.host.fleet.environments import RuntimeChoice
+    from tflotilla.host.fleet.pool import BoardResult
+    from tflotilla.host.lab.stage import Stage
+    from tflotilla.host.telemetry.fleet_view import FleetView
+
+CHAPTERS = 9
+_BOARDS = 3
+_STREAM_IMAGES = 200
+_INTERVAL_MS = 20
+_WATCH_S = 5.0
+T = TypeVar("T")
+
+
+class StoryError(TflotillaError):
+    """Something in the story did not go as it must: a bug of ours, or a machine in trouble."""
+
+
+class Story:
+    """The demo as a context manager: what it brought up goes down at its end, unless it is to be kept."""
+
+    def __init__(self, stage: Stage, *, folder: Path, name: str, keep: bool) -> None:
+        self.facts: dict[str, Any] = {}
+        self.fleet: Fleet
+        self._stage = stage
+        self._folder = folder
+        self._name = name
+        self._keep = keep
+        self._closing = ExitStack()
+        self._background = ThreadPoolExecutor(max_workers=1)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        """Stop listening, and take the lab down unless it is to stay."""
+        self._background.shutdown(wait=False, cancel_futures=True)
+        self._closing.close()
+
+    def tell(self) -> None:
+        """Tell all chapters in order."""
+        self.bring_up_the_lab()
+        self.train_and_convert()
+        self.sign_a_bundle()
+        self.bootstrap_the_boards()
+        self.deploy_the_bundle()
+        self.watch_the_boards()
+        self.benchmark_the_boards()
+        self.try_bad_releases()
+        self.go_on_and_back()
+
+    def summary(self) -> tuple[str, ...]:
+        """Return the figures of the whole story, a line each."""
+        facts = self.facts
+        original, shipped = facts["variants"][0], facts["variants"][-1]
+        bad = facts["bad_releases"]
+        heard = self._listener.tally
+        return (
+            f"{original['size_bytes'] / shipped['size_bytes']:.1f} times smaller than float32, "
+            f"{shipped['accuracy_lost'] * 100:.2f} points of accuracy lost",
+            f"{len(self._names)} boards brought up from nothing but sshd and python3",
+            f"{heard.total:,} predictions over MQTT, {sum(heard.missing.values())} reports missing",
+            f"{len(bad['tried'])} bad releases tried, {bad['by_a_bad_release']} predictions by them",
+            f"one release forward, one back, in {self._stage.elapsed_s:.0f} s altogether",
+        )
+
+    def bring_up_the_lab(self) -> None:
+        """Bring up three boards and a broker."""
+        stage = self._stage
+        stage.chapter("A lab of three boards comes up")
+        with stage.working("starting SSH servers and a broker"):
+            started = time.monotonic()
+            self._lab = lab.up(name=self._name, boards=_BOARDS, bound=not self._keep)
+            if not self._keep:
+                self._closing.callback(self._lab.down)
+        boards = self._lab.boards
+        homes = [f"{board.home.parent.name}/{board.home.name}" for board in boards]
+        took_s = time.monotonic() - started
+        stage.table(
+            ("board", "SSH server", "host key", "home"),
+            [
+                (board.name, f"{board.host}:{board.port}", _fingerprint(board.host_key), home)
+                for board, home in zip(boards, homes, strict=True)
+            ],
+        )
+        broker = self._lab.broker
+        kind = "an installed mosquitto" if broker.kind == "mosquitto" else "the embedded broker (no mosquitto here)"
+        stage.good(f"3 boards in {took_s:.1f} s, each with its own host key, home and processes; MQTT: {kind}")
+        self.facts["lab"] = {
+            "boards": [{"name": board.name, "host": board.host, "port": board.port} for board in boards],
+            "broker": broker.kind,
+            "seconds": took_s,
+        }
+
+    def train_and_convert(self) -> None:
+        """Train on real digits, convert to five schemes, and judge each on digits nobody trained on."""
+        stage = self._stage
+        stage.chapter("A CNN learns handwritten digits and becomes five TFLite files")
+        with stage.working("training the CNN on the UCI digits (TensorFlow starts)") as now:
+            self._shop = Workshop(self._folder)
+            trained = self._shop.train("digits-1", epochs=15, width=16)
+            now("converting")
+            report = self._shop.convert(trained, SCHEMES, on_progress=now)
+            now("judging every file on the held-out digits")
+            scores = self._shop.judge([file.path for file in report.files])
+        stage.say(
+            f"{trained.parameters:,} parameters, {trained.accuracy:.1%} on {len(self._shop.data.held_out_images)} "
+            f"digits by writers it never saw; calibrated on {CALIBRATION_IMAGES} images it was trained on."
+        )
+        reference = scores[0].accuracy
+        judged = list(zip(report.files, scores, strict=True))
+        figures = ("size", "compressed", "accuracy", "lost, points", "p50 here")
+        stage.table(
+            ("scheme", *figures),
+            [
+                (
+                    file.scheme.value,
+                    _kb(file.inspection.size_bytes),
+                    _kb(file.compressed_bytes),
+                    f"{score.accuracy:.2%}",
+                    f"{(reference - score.accuracy) * 100:.2f}",
+                    terminal.duration(score.p50_ns),
+                )
+                for file, score in judged
+            ],
+            right=figures,
+        )
+        self.facts["training"] = {"accuracy": trained.accuracy, "parameters": trained.parameters}
+        self.facts["variants"] = [
+            {
+                "scheme": file.scheme.value,
+                "size_bytes": file.inspection.size_bytes,
+                "compressed_bytes": file.compressed_bytes,
+                "accuracy": score.accuracy,
+                "accuracy_lost": reference - score.accuracy,
+                "p50_ns": score.p50_ns,
+                "runtime": score.runtime,
+            }
+            for file, score in judged
+        ]
+        self._trained = trained
+        self._shipped = next((file.path, score) for file, score in judged if file.scheme is SHIPPED)
+
+    def sign_a_bundle(self) -> None:
+        """Make the uint8 variant a signed bundle with goldens."""
+        stage = self._stage
+        stage.chapter("The uint8 variant becomes a signed bundle with golden vectors")
+        with stage.working("running the model on this machine's runtimes"):
+            model, score = self._shipped
+            self._first = self._shop.release(model, version="1.0.0", release=10, score=score)
+        # What the later chapters need is made while the boards are being prepared.
+        self._future = self._background.submit(self._shop.future_release, self._trained, self._first)
+        self._second = self._background.submit(self._shop.second_release)
+        manifest = self._first.manifest
+        goldens = manifest.goldens
+        stage.good(
+            f"{self._first.path.name}: {_kb(self._first.size_bytes)}, digest {digest.short(self._first.digest)}, "
+            f"signed with an SSH key"
+        )
+        stage.good(
+            f"{goldens.count} golden vectors from {goldens.runtime}; a board must reproduce them within "
+            f"{goldens.tolerance_lsb} LSB"
+        )
+        self.facts["bundle"] = {"digest": self._first.digest, "title": manifest.title, "goldens": goldens.count}
+
+    def bootstrap_the_boards(self) -> None:
+        """Enrol the boards in a fleet and bring the agent onto them."""
+        stage = self._stage
+        stage.chapter("The boards are enrolled and bootstrapped over SSH")
+        self._make_fleet()
+        plan: dict[str, RuntimeChoice] = dict(zip((b.name for b in self._lab.boards), self._runtimes(), strict=True))
+        for board in self._lab.boards:
+            images = board.home / "images"
+            start = self._lab.boards.index(board) * len(self._shop.data.held_out_images) // _BOARDS
+            chosen = slice(start, start + _STREAM_IMAGES)
+            digits.write_stream(
+                self._shop.data.held_out_images[chosen], self._shop.data.held_out_labels[chosen], images
+            )
+        with stage.working("building environments for the boards, and pushing them") as now:
+            results = pool.run(
+                list(plan),
+                lambda name: bootstrap.bootstrap(
+                    name, self.fleet, runtime=plan[name], on_step=lambda text: now(f"{name}: {text}")
+                ),
+            )
+        done = [_value(result) for result in results]
+        stage.table(
+            ("board", "system", "Python", "runtimes", "sent"),
+            [
+                (
+                    each.board,
+                    f"{each.hello.facts.arch}, {each.hello.facts.libc}",
+                    each.hello.facts.python,
+                    ", ".join(f"{offer.name} {offer.version}" for offer in each.hello.facts.runtimes),
+                    _mb(each.bytes_sent),
+                )
+                for each in done
+            ],
+            right=("sent",),
+        )
+        stage.good("built here, pushed whole: the boards needed sshd and python3, no pip and no internet")
+        if not self._shop.both_runtimes:
+            stage.say("(tflite-runtime has no wheel for this Python, so every board runs LiteRT.)", style="dim")
+        self.facts["boards"] = [
+            {"board": each.board, "facts": each.hello.facts, "bytes_sent": each.bytes_sent} for each in done
+        ]
+        self._listener = self._closing.enter_context(
+            Listener(self._lab.broker.config, folder=self._folder, fleet=self.fleet.name, truth=_truth)
+        )
+
+    def deploy_the_bundle(self) -> None:
+        """Deploy the first release to every board."""
+        stage = self._stage
+        stage.chapter("The bundle is deployed")
+        with stage.working("deploying") as now:
+            results = push.deploy_many(
+                self._names,
+                self.fleet,
+                self._first,
+                on_status=lambda name, status: now(f"{name}: {status.state.value}"),
+            )
+        outcomes = [_value(result) for result in results]
+        stage.table(
+            ("board", "states", "sent", "took"),
+            [
+                (
+                    each.board,
+                    " → ".join(status.state.value for status in each.statuses),
+                    _kb(each.bytes_sent),
+                    f"{each.duration_s:.1f} s",
+                )
+                for each in outcomes
+            ],
+            right=("sent", "took"),
+        )
+        again = push.deploy(self._names[0], self.fleet, self._first)
+        if again.changed:
+            raise StoryError(f"{self._names[0]} installed again what it had")
+        stage.good(
+            f"sent again to {self._names[0]}, it answers “I serve that already”: {again.bytes_sent:,} bytes in all"
+        )
+        self.facts["deployment"] = {
+            "boards": {each.board: [status.state.value for status in each.statuses] for each in outcomes},
+            "bytes_when_present": again.bytes_sent,
+        }
+
+    def watch_the_boards(self) -> None:
+        """Show live what the boards report."""
+        stage = self._stage
+        stage.chapter("The boards classify digits nobody trained on, and report over MQTT")
+        before = self._listener.tally
+        if not self._listener.wait_until(
+            lambda view: all(name in view.boards and view.boards[name].predictions for name in self._names),
+            timeout_s=30,
+        ):
+            raise StoryError("not every board reports predictions after 30 s")
+        stage.watching(self._live_table, seconds=_WATCH_S, caption="live over MQTT")
+        heard = self._listener.tally.since(before)
+        stage.good(
+            f"{heard.total:,} predictions heard, {heard.accuracy or 0:.1%} of them right, "
+            f"{sum(heard.missing.values())} reports missing"
+        )
+        self.facts["telemetry"] = {
+            "predictions": heard.total,
+            "accuracy": heard.accuracy,
+            "missing": sum(heard.missing.values()),
+            "boards": {
+                name: board.metrics for name, board in self._listener.view.boards.items() if name in self._names
+            },
+        }
+
+    def benchmark_the_boards(self) -> None:
+        """Ask every board for a benchmark over MQTT, one after the other: they share this machine's cores."""
+        from tflotilla.host.benchmarks.asking import ask
+
+        from tflotilla.host.benchmarks import plan, report
+        from tflotilla.host.telemetry import mqtt
+
+        stage = self._stage
+        stage.chapter("Every board measures itself, on request")
+        request = messages.BenchmarkRequest(
+            request="demo", threads=(1, 2), warmup_runs=20, min_runs=700, min_seconds=0.2, max_seconds=5.0
+        )
+        asking = plan.Asking(
+            request=request.request,
+            boards=tuple(self._names),
+            patience_s=plan.patience_s(request),
+            began=time.monotonic(),
+            at_once=1,
+        )
+        with stage.working("measuring") as now, mqtt.connect(self._lab.broker.config, folder=self._folder) as broker:
+            asking = ask(broker, self.fleet.name, request, asking, tell=now)
+        for error in asking.failures.values():
+            raise error
+        shown = report.report(asking.answers)
+        stage.table(report.COLUMNS, shown.rows, right=report.FIGURES)
+        for line in shown.notes:
+            stage.say(line, style="dim")
+        stage.say(
+            "Three boards share the cores of this machine while they serve: a real fleet measures itself the same way.",
+            style="dim",
+        )
+        self.facts["benchmark"] = report.document(request, asking.answers, asking.failures)
+
+    def try_bad_releases(self) -> None:
+        """Try three bad releases and count that the old model served throughout."""
+        stage = self._stage
+        stage.chapter("Three bad releases are tried")
+        before = self._listener.tally
+        victim = self._names[0]
+        with stage.working("making them"):
+            future = self._future.result()
+            tampered = bad_releases.tampered(self._first, version="1.0.2", output=self._folder / "digits-1.0.2.tflb")
+            mixed_up = bad_releases.mixed_up(
+                self._first,
+                self._second.result().read(MODEL),
+                version="1.0.3",
+                key=self._shop.key,
+                output=self._folder / "digits-1.0.3.tflb",
+            )
+        told = []
+        for title, bundle, where, expected in (
+            ("ops newer than the runtime", future, "before a byte was sent", IncompatibleError),
+            ("labels swapped after signing", tampered, "by the board, from the manifest alone", VerificationError),
+            ("not the model its goldens are of", mixed_up, "in the probe, beside the serving model", ProbeError),
+        ):
+            with stage.working(f"deploying a release with {title}"):
+                error = self._refusal(victim, bundle, expected)
+            stage.refused(f"{title}: refused {where}")
+            stage.say(f"  {error}", style="dim")
+            told.append({"release": title, "refused": where, "error": type(error).__name__, "message": str(error)})
+        self._listener.wait_until(lambda _: self._listener.tally.since(before).total > 0, timeout_s=10)
+        heard = self._listener.tally.since(before)
+        strangers = heard.total - heard.of_bundle(self._first.digest)
+        if strangers or not heard.total or any(heard.missing.values()):
+            raise StoryError(f"{strangers} predictions by a bad release, {heard.missing} reports missing")
+        stage.good(
+            f"meanwhile {heard.total:,} predictions, all by {self._first.manifest.title}; by a bad release: 0; "
+            f"reports missing: 0"
+        )
+        self.facts["bad_releases"] = {
+            "tried": told,
+            "predictions_meanwhile": heard.total,
+            "by_the_old_release": heard.of_bundle(self._first.digest),
+            "by_a_bad_release": strangers,
+            "missing": sum(heard.missing.values()),
+        }
+
+    def go_on_and_back(self) -> None:
+        """Deploy a good second release, then roll back."""
+        stage = self._stage
+        stage.chapter("A better second release goes out, and comes back")
+        with stage.working("the second release was trained meanwhile"):
+            second = self._second.result()
+        with stage.working("deploying") as now:
+            results = push.deploy_many(
+                self._names, self.fleet, second, on_status=lambda name, status: now(f"{name}: {status.state.value}")
+            )
+        for result in results:
+            _value(result)
+        self._await_everywhere(second)
+        accuracy = second.manifest.evaluation.accuracy if second.manifest.evaluation else 0.0
+        stage.good(f"{second.manifest.title} ({accuracy:.2%} on the held-out digits) serves on {len(results)} boards")
+        with stage.working("rolling back"):
+            back = pool.run(self._names, lambda name: push.rollback(name, self.fleet))
+        for result in back:
+            _value(result)
+        self._await_everywhere(self._first)
+        stage.good(f"`rollback` brought {self._first.manifest.title} back on {len(back)} boards")
+        self.facts["second_release"] = {
+            "digest": second.digest,
+            "accuracy": accuracy,
+            "rolled_back_to": self._first.digest,
+        }
+
+    @property
+    def lab_name(self) -> str:
+        """The lab's name, for `lab down`."""
+        return self._lab.name
+
+    @property
+    def fleet_file(self) -> Path:
+        """The inventory that the demo made."""
+        return self._folder / "fleet" / "fleet.toml"
+
+    @property
+    def second_bundle(self) -> Path:
+        """The release that was tried and taken back."""
+        return self._second.result().path
+
+    @property
+    def first_bundle(self) -> Path:
+        """The release that serves at the end."""
+        return self._first.path
+
+    @property
+    def _names(self) -> list[str]:
+        return [board.name for board in self._lab.boards]
+
+    def _runtimes(self) -> Sequence[RuntimeChoice]:
+        if self._shop.both_runtimes:
+            return ("tflite-runtime", "ai-edge-litert", "both")
+        return ("ai-edge-litert",) * _BOARDS
+
+    def _make_fleet(self) -> None:
+        fleet = Fleet.create(self.fleet_file, name=self._name, mqtt=self._lab.broker.config, signing_key=self._shop.key)
+        for board in self._lab.boards:
+            entry = BoardEntry(
+                host=board.host,
+                port=board.port,
+                user=board.user,
+                identity=str(self._lab.client_key),
+                labels={"lab": self._name},
+                install="user",
+                agent={
+                    "source": {
+                        "kind": "folder",
+                        "path": str(board.home / "images"),
+                        "interval_ms": _INTERVAL_MS,
+                        "loop": True,
+                    },
+                    "reporting": {"window_s": 0.5},
+                },
+            )
+            fleet, _ = bootstrap.enrol(
+                board.name, entry, fleet, fingerprint=_fingerprint(board.host_key), confirm=lambda _key: False
+            )
+        self.fleet = fleet
+
+    def _live_table(self) -> Table:
+        view = self._listener.view
+        rows = []
+        for name in self._names:
+            board = view.boards.get(name)
+            if board is None or board.metrics is None:
+                continue
+            total = board.metrics.stages.get("total")
+            last = board.predictions[0] if board.predictions else None
+            rows.append(
+                (
+                    name,
+                    board.state.runtime.name if board.state and board.state.runtime else "",
+                    f"{board.inferences_per_second or 0:.0f}/s",
+                    terminal.duration(total.p50_ns) if total else "",
+                    terminal.duration(total.p99_ns) if total else "",
+                    f"{last.item.rpartition('/')[2]} → {last.top[0].label} {last.top[0].score:.0%}"
+                    if last and last.top
+                    else "",
+                )
+            )
+        return self._stage.build_table(
+            ("board", "runtime", "rate", "p50", "p99", "last picture → answer"), rows, right=("rate", "p50", "p99")
+        )
+
+    def _refusal(self, board: str, bundle: Bundle, expected: type[TflotillaError]) -> TflotillaError:
+        try:
+            # Not verified here, as an attacker wouldn't: the board must find out by itself.
+            push.deploy(board, self.fleet, bundle, verify_locally=False)
+        except expected as error:
+            return error
+        raise StoryError(f"{board} took {bundle.manifest.title}, which is bad")
+
+    def _await_everywhere(self, bundle: Bundle) -> None:
+        before = self._listener.tally
+        names = set(self._names)
+
+        def answers(_view: FleetView) -> bool:
+            heard = self._listener.tally.since(before).predictions
+            return names <= {board for board, digest_ in heard if digest_ == bundle.digest}
+
+        if not self._listener.wait_until(answers, timeout_s=30):
+            raise StoryError(f"not every board reports predictions of {bundle.manifest.title} after 30 s")
+
+
+def _value(result: BoardResult[T]) -> T:
+    if result.error is not None:
+        raise result.error
+    if result.value is None:
+        raise StoryError(f"nothing came of {result.board}")
+    return result.value
+
+
+def _truth(item: str) -> str:
+    """Return the class in a file name like `0042-seven.png`."""
+    return Path(item).stem.partition("-")[2]
+
+
+def _fingerprint(host_key: str) -> str:
+    """Return the `SHA256:…` of a public key line, as ssh-keygen -l prints it."""
+    blob = base64.b64decode(host_key.split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def _kb(size_bytes: int) -> str:
+    return f"{size_bytes / 1000:.1f} kB"
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
