@@ -102,23 +102,10 @@ def create(
     _check_output(request)
     processing = request.postprocessing or default_postprocessing(inspection)
     manifest = _draft(request, inspection, processing)
+    _check_runnable(request.model, inspection)
     names = _labels(request, inspection, processing, note)
     _check_processing(request, inspection, processing, names)
-    _check_runnable(request.model, inspection)
-    made = goldens.make(
-        request.model,
-        samples.load(
-            request.goldens,
-            inspection.inputs,
-            request.preprocessing,
-            limit=request.golden_count * goldens.CANDIDATES_PER_GOLDEN,
-        ),
-        inspection.outputs,
-        count=request.golden_count,
-        reference=request.reference,
-        tolerance_lsb=request.tolerance_lsb,
-        on_progress=on_progress,
-    )
+    made = _goldens(request, inspection, on_progress)
     for line in _golden_notes(request, made):
         note(line)
     files = {MODEL: _unchanged(request.model, inspection), GOLDENS: made.data}
@@ -144,6 +131,8 @@ def default_postprocessing(inspection: ModelInspection) -> Postprocessing:
     """Return what the outputs look like: boxes of the detection op, scores of classes, or numbers of another kind."""
     if _DETECTION_OP in inspection.requirements.custom_ops:
         return Postprocessing(kind="detection")
+    if any(spec.dtype == "string" for spec in inspection.outputs):
+        return Postprocessing(kind="raw")
     shape = [size for size in inspection.outputs[0].shape if size not in (1, -1)] if inspection.outputs else []
     return Postprocessing(kind="classification" if len(shape) == 1 else "raw")
 
@@ -197,6 +186,24 @@ def newest_release(folder: Path, name: str) -> int:
         if manifest.name == name:
             newest = max(newest, manifest.release)
     return newest
+
+
+def _goldens(
+    request: BundleRequest, inspection: ModelInspection, on_progress: Callable[[str], None]
+) -> goldens.Goldens:
+    limit = request.golden_count * goldens.CANDIDATES_PER_GOLDEN
+    try:
+        return goldens.make(
+            request.model,
+            samples.load(request.goldens, inspection.inputs, request.preprocessing, limit=limit),
+            inspection.outputs,
+            count=request.golden_count,
+            reference=request.reference,
+            tolerance_lsb=request.tolerance_lsb,
+            on_progress=on_progress,
+        )
+    except ModelError as error:
+        raise ModelError(f"{request.model}: {error}") from error
 
 
 def _check_output(request: BundleRequest) -> None:

@@ -104,9 +104,9 @@ def make(
                 runs[variant] = vectors.load(Path(report["path"])).outputs
     if not runs:
         why = "; ".join(f"{name}: {_shortened(reason)}" for name, reason in missing.items())
-        raise ModelError(f"{model}: no runtime on this machine runs it, so no goldens can be made: {why}")
+        raise ModelError(f"no runtime on this machine runs it, so no goldens can be made: {why}")
     if reference in missing:
-        raise ModelError(f"{model}: {missing[reference]}")
+        raise ModelError(missing[reference])
     if in_sequence:
         # Later outputs depend on earlier inputs: only the beginning of the sequence can be repeated.
         runs = {variant: outputs[:count] for variant, outputs in runs.items()}
