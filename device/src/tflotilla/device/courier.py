@@ -36,7 +36,9 @@ COMMIT_CONNECTED_S = 1.0
 COMMIT_ALONE_S = 0.05
 #: Forgetting on disk is only tidiness: delivered rows would be sent once more after a kill, and dropped as duplicates.
 _TIDY_S = 5.0
-_DENIED_S = 30.0
+#: A denied channel is tried again after so long, then twice that, …: mosquitto hangs up after each denial.
+DENIED_S = 30.0
+_DENIED_LIMIT_S = 3600.0
 #: A collector that acknowledged nothing for so long gets the oldest rows again, one window of them.
 SILENCE_S = 30.0
 #: What MQTT adds to a payload at most: fixed header, topic, packet id, property length.
@@ -75,7 +77,9 @@ class Courier:
         self._limits = Connected(protocol="")
         self._cursor = 0
         self._in_flight: dict[int, topics.Channel] = {}
-        self._denied: dict[str, float] = {}
+        #: Channel → until when it is held back, and how long that was.
+        self._denied: dict[topics.Channel, tuple[float, float]] = {}
+        self._retry_at: float | None = None
         self._commit_at: float | None = None
         self._tidy_at: float | None = None
         self._sent: deque[tuple[float, int]] = deque(maxlen=256)
@@ -161,15 +165,26 @@ class Courier:
         if settled.problem is None:
             if self._confirm == "broker":
                 self._outbox.settle([settled.token])
+            if channel is not None and self._denied.pop(channel, None) is not None and not self._denied:
+                self.problem = None
         elif settled.hopeless:
             _LOG.error("the broker will never take a report: %s; it is dropped", settled.problem)
             self._outbox.drop([settled.token])
         elif channel is not None:
-            self._denied[channel] = self._clock() + _DENIED_S
-            self.problem = f"the broker refuses this board's {channel}: {settled.problem}"
-            if self.problem not in self._told:
-                self._told.add(self.problem)
-                _LOG.warning("%s; tried again every %.0f s", self.problem, _DENIED_S)
+            self._deny(channel, settled.problem)
+
+    def _deny(self, channel: topics.Channel, reason: str) -> None:
+        now = self._clock()
+        until, wait_s = self._denied.get(channel, (now, DENIED_S / 2))
+        if until > now:
+            return  # Sent in the same window as the one that was denied before it.
+        wait_s = min(_DENIED_LIMIT_S, 2 * wait_s)
+        self._denied[channel] = (now + wait_s, wait_s)
+        self.problem = f"the broker refuses this board's {channel}: {reason}"
+        if self.problem not in self._told:
+            self._told.add(self.problem)
+            _LOG.warning("%s; tried again in %.0f s", self.problem, wait_s)
+        self._retry_at = min(now + wait_s, self._retry_at or float("inf"))
 
     def _on_message(self, received: Received) -> None:
         address = topics.parse(received.topic)
@@ -188,18 +203,16 @@ class Courier:
     def _restart(self) -> None:
         self._cursor = 0
         self._in_flight.clear()
-        self._denied.clear()
         self._sent.clear()
-        self._told.clear()
         self._owes = True
         self._repeated = (self._clock(), 0)
 
     def _send(self) -> None:
         now = self._clock()
-        for channel in [channel for channel, until in self._denied.items() if until <= now]:
-            del self._denied[channel]
+        if self._retry_at is not None and self._retry_at <= now:
+            # What was denied lies behind the cursor.
             self._cursor = 0
-            self.problem = None if self.connected and not self._denied else self.problem
+            self._retry_at = min((until for until, _ in self._denied.values() if until > now), default=None)
         if not self.connected or self._transport is None:
             return
         if self._confirm == "collector":
@@ -216,7 +229,7 @@ class Courier:
 
     def _send_row(self, row: Row, now: float) -> bool:
         """Send one row, or pass it over; False when there is no room for it now."""
-        if row.channel in self._denied or row.id in self._in_flight:
+        if row.id in self._in_flight or self._denied.get(row.channel, (now, 0.0))[0] > now:
             return True
         if self._limits.max_bytes is not None and len(row.payload) + _PACKET_OVERHEAD_BYTES > self._limits.max_bytes:
             _LOG.error("a report of %d bytes is dropped: the broker takes %d", len(row.payload), self._limits.max_bytes)
@@ -278,7 +291,7 @@ class Courier:
 
     def _next_due_s(self) -> float:
         now = self._clock()
-        due = [at for at in (self._commit_at, self._tidy_at, *self._denied.values()) if at is not None]
+        due = [at for at in (self._commit_at, self._tidy_at, self._retry_at) if at is not None]
         if self._commit_at is None and self._outbox.uncommitted:
             due.append(now + COMMIT_ALONE_S)
         if self._confirm == "collector":

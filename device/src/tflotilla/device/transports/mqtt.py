@@ -51,6 +51,8 @@ _QOS = 1
 _FAILURE = 0x80
 #: After so long a connection was a good one: the next failure waits the shortest time again.
 _GOOD_CONNECTION_S = 10.0
+_SHORT_LIFE_S = 60.0
+_TWIN_AFTER = 3
 _PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _UNSUPPORTED_PROTOCOL = "Unsupported protocol version"
 _PERSON_NEEDED = frozenset({"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"})
@@ -92,6 +94,7 @@ class MqttTransport:
         self._attempt: _Attempt | None = None
         self._task: asyncio.Task[None] | None = None
         self._silent_on_5 = False
+        self._short_lives = 0
 
     @property
     def _where(self) -> str:
@@ -193,8 +196,12 @@ class MqttTransport:
         self._attempt = attempt
         limits = attempt.limits
         self._tell(Connected(protocol=protocol, max_in_flight=limits.max_in_flight, max_bytes=limits.max_bytes))
+        began = asyncio.get_running_loop().time()
         reason = await attempt.gone
-        return Lost(reason=f"lost {self._where}: {reason}")
+        self._short_lives = self._short_lives + 1 if asyncio.get_running_loop().time() - began < _SHORT_LIFE_S else 0
+        # Brokers throw out the older of two clients of one name, and mosquitto 2.0 doesn't say why.
+        twin = "; again and again: does another board have the same name?" if self._short_lives >= _TWIN_AFTER else ""
+        return Lost(reason=f"lost {self._where}: {reason}{twin}")
 
     def _prepare(self, protocol: str) -> _Attempt:
         config = self._config
