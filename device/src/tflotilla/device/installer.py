@@ -287,8 +287,7 @@ class Installer:
             return install.Probed(runtime=chosen.runtime)
         if not reports:
             return install.Broke(error="BoardError", detail="no runtime is installed on this board; bootstrap it again")
-        reasons = "; ".join(f"{report.runtime}: {report.reason or 'refused without a reason'}" for report in reports)
-        return install.Refused(error="ProbeError", detail=reasons)
+        return install.Refused(error="ProbeError", detail="; ".join(_reason(report) for report in reports))
 
     def _tell(self, report: install.Report) -> None:
         if self._journal is None:
@@ -313,6 +312,11 @@ class Installer:
 def served_bundle(store: Store, bundle: str | None) -> ServedBundle | None:
     """Describe a bundle as messages do; None when there is none or its manifest can't be read."""
     return None if bundle is None else store.describe(bundle)
+
+
+def _reason(report: ProbeReport) -> str:
+    runtime, reason = str(report.runtime), report.reason or "refused without a reason"
+    return reason if runtime in reason else f"{runtime}: {reason}"
 
 
 def _status(journal: install.Journal, report: install.Report) -> DeploymentStatus:
