@@ -43,7 +43,7 @@ _NS = 1_000_000_000
 #: How soon a source that has nothing now is asked again.
 _IDLE_NS = 50_000_000
 #: How often lines are tried again while inference runs without a pause.
-_RETRY_NS = 5_000_000
+_RETRY_NS = 20_000_000
 #: How long the last window may take to be handed over after a SIGTERM.
 _FAREWELL_S = 0.5
 #: Inputs whose problem was told already; beyond this the oldest may be told again.
@@ -190,32 +190,31 @@ class Worker:
         self._told: dict[str, None] = {}
         self._window = Window(with_results=self._with_results)
         self._opened = time.perf_counter_ns()
+        #: When something but inference is to be done: the window's end, or another try to write.
+        self._due = self._opened
 
     def run(self) -> None:
         """Serve until told to stop. Raises BrokenPipeError when nobody reads any more."""
         clock = time.perf_counter_ns
-        stop, handover = self._stop, self._handover
+        stop, interval_ns = self._stop, self._interval_ns
         stop.looping = True
-        self._opened = begin = retried = clock()
+        self._opened = begin = clock()
         while not stop.requested:
             item = self._next_item()
             if item is None:
-                self._wait_until(min(begin + _IDLE_NS, self._opened + self._window_ns))
-            else:
-                self._infer(item)
-            now = clock()
+                self._wait_until(clock() + _IDLE_NS)
+                begin = clock()
+                continue
+            self._infer(item)
             if self._window.batch_ready:
                 self._hand_over_results()
-            if now - self._opened >= self._window_ns or self._window.full:
-                self._close_window()
-            elif handover.waiting and now - retried >= _RETRY_NS:
-                retried = now
-                handover.flush()
-            if item is not None:
+            if clock() >= self._due:
+                self._catch_up()
+            if interval_ns:
                 # From begin to begin, so that the rate is the interval's; what was missed is not made up for.
-                begin += self._interval_ns
+                begin += interval_ns
                 self._wait_until(begin)
-            begin = max(begin, clock())
+                begin = max(begin, clock())
         self._close_window()
 
     def _next_item(self) -> Item | None:
@@ -226,12 +225,12 @@ class Worker:
             return None
 
     def _infer(self, item: Item) -> None:
-        begin = time.perf_counter_ns()
         try:
             if item.image is None:
                 decode_ns = 0
                 result = self._pipeline.infer(item.tensors or ())
             else:
+                begin = time.perf_counter_ns()
                 image = self._open_image(item.image, draft_size=self._draft_size)
                 decode_ns = time.perf_counter_ns() - begin
                 result = self._pipeline.infer_image(image)
@@ -254,23 +253,40 @@ class Worker:
         self._handover.offer(reports.PROBLEM, one_line(problem))
 
     def _wait_until(self, until_ns: int) -> None:
-        """Sleep until then, the next window's end or a signal, handing over what the pipe takes meanwhile."""
+        """Sleep until then or a signal, handing over what the pipe takes and closing windows meanwhile."""
         while not self._stop.requested:
             now = time.perf_counter_ns()
-            if now - self._opened >= self._window_ns:
-                self._close_window()
+            if now >= self._due:
+                self._catch_up()
             if now >= until_ns:
                 return
-            rest_s = (min(until_ns, self._opened + self._window_ns) - now) / _NS
+            rest_s = (min(until_ns, self._due) - now) / _NS
             channels = [self._handover.channel] if self._handover.waiting else []
             _, writable, _ = select.select([self._stop.descriptor], channels, [], max(0.0, rest_s))
             if writable:
                 self._handover.flush()
 
+    @property
+    def _closes(self) -> int:
+        return self._opened + self._window_ns
+
+    def _catch_up(self) -> None:
+        """Do what is due, and find out when to look again: one comparison per inference must do."""
+        now = time.perf_counter_ns()
+        if now >= self._closes or self._window.full:
+            self._close_window()
+        else:
+            self._handover.flush()
+        self._due = min(self._closes, now + _RETRY_NS) if self._handover.waiting else self._closes
+
     def _hand_over_results(self) -> None:
+        self._window.fold()
         count = self._window.results
         if count:
             self._handover.offer(reports.PREDICTIONS, self._window.take_results(), results=count)
+        if self._handover.waiting or self._window.full:
+            # Soon, but not now: whoever doesn't read must not slow each batch down.
+            self._due = min(self._due, time.perf_counter_ns() + _RETRY_NS)
 
     def _close_window(self) -> None:
         self._hand_over_results()
