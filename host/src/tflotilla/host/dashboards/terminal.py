@@ -6,7 +6,7 @@ It does NOT read clocks or messages: whoever calls says what time it is and whic
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tflotilla.shared.contract.deployment import DeploymentState
 
@@ -22,15 +22,14 @@ _SHORT_RUNTIME = {"tflite-runtime": "tflite", "ai-edge-litert": "litert"}
 _NOTHING = "-"
 #: A board that is online and silent for that long is shown as silent.
 SILENT_S = 15.0
-_THOUSAND = 1000.0
 
 
 def duration(nanoseconds: float) -> str:
     """Write a latency with three digits and its unit: `25.4 µs`, `1.84 ms`, `12.0 s`."""
     for unit, scale in (("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
         value = nanoseconds / scale
-        if value < _THOUSAND or unit == "s":
-            digits = 2 if value < 10 else 1 if value < 100 else 0  # noqa: PLR2004 - three digits
+        if value < 999.5 or unit == "s":  # noqa: PLR2004 - what is not rounded to 1000
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0  # noqa: PLR2004 - three digits
             return f"{value:.{digits}f} {unit}"
     raise AssertionError
 
@@ -82,38 +81,44 @@ def _last(board: BoardView) -> str:
     if not board.predictions or not board.predictions[0].top:
         return _NOTHING
     best = board.predictions[0].top[0]
-    return f"{printable(best.label, 12)} {best.score:.2f}"
+    return f"{printable(best.label, 9)} {best.score:.2f}"
 
 
+#: Title, justification and the most characters that are shown.
 _COLUMNS = (
-    ("board", "left"),
-    ("status", "left"),
-    ("model", "left"),
-    ("runtime", "left"),
-    ("inf/s", "right"),
-    ("p50", "right"),
-    ("p99", "right"),
-    ("last", "left"),
+    ("board", "left", 16),
+    ("status", "left", 12),
+    ("model", "left", 18),
+    ("runtime", "left", 12),
+    ("inf/s", "right", 6),
+    ("p50", "right", 8),
+    ("p99", "right", 8),
+    ("last", "left", 14),
 )
 _COLOURS = {"online": "green", "offline": "red", "failing": "red", "silent": "yellow", "unknown": "yellow"}
 
 
 def table(view: FleetView, *, now: float) -> RenderableType:
     """Return the fleet as a table of rich, with a footer of what was lost or not understood."""
-    from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, justify in _COLUMNS:
+    # No lines and one space between columns: eight columns are much for eighty characters.
+    drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
+    for title, justify, _ in _COLUMNS:
         drawn.add_column(title, justify="right" if justify == "right" else "left", overflow="ellipsis", no_wrap=True)
     for name in sorted(view.boards):
         board = view.boards[name]
         word = status(board, now)
         cells = [name, word, _model(board), _runtime(board), _rate(board), *_latency(board), _last(board)]
-        drawn.add_row(*(Text(printable(cell)) for cell in cells))
-        drawn.columns[1]._cells[-1] = Text(word, style=_COLOURS.get(word, "cyan"))  # noqa: SLF001
+        styles = {1: _COLOURS.get(word, "cyan")}
+        drawn.add_row(
+            *(
+                Text(printable(cell, _COLUMNS[column][2]), style=styles.get(column, ""))
+                for column, cell in enumerate(cells)
+            )
+        )
     return Group(drawn, Text(footer(view), style="dim"))
 
 
@@ -136,7 +141,7 @@ def footer(view: FleetView) -> str:
     return ", ".join(parts)
 
 
-def lines(board: str, message: messages.Message[object]) -> Iterable[str]:
+def lines(board: str, message: messages.Message[Any]) -> Iterable[str]:
     """Yield a plain line for what one message says; nothing for what would only be noise."""
     from tflotilla.shared.contract import messages as contract
     from tflotilla.shared.contract.deployment import DeploymentStatus
