@@ -75,8 +75,8 @@ def _find_signer(signature: Path, allowed_signers: Path) -> str:
         else:
             message = f"the signature was made by a key that {allowed_signers} does not allow"
         raise VerificationError(message)
-    # A line of the file may name several principals, and patterns; the first plain name stands for the key.
-    names = [name for name in lines[0].split(",") if name and not name.startswith("!")]
+    # The file may give a key several names; the first that is no exclusion stands for it.
+    names = [name for line in lines for name in line.split(",") if name and not name.startswith("!")]
     return names[0] if names else lines[0]
 
 
