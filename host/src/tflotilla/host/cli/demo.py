@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from tflotilla.host.cli import output
+from tflotilla.shared.contract.errors import UsageError
 
 
 def demo(
     name: Annotated[str, typer.Option(help="Name of the lab; its boards are NAME-1, NAME-2, NAME-3.")] = "demo",
+    broker: Annotated[str, typer.Option(help="auto, mosquitto (installed) or embedded.")] = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running and print what to try next.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the facts of the story.")
@@ -29,8 +31,10 @@ def demo(
     import tempfile
 
     from tflotilla.host.lab.stage import Stage
-    from tflotilla.host.lab.story import CHAPTERS, Story
+    from tflotilla.host.lab.story import CHAPTERS, BrokerChoice, Story
 
+    if broker not in get_args(BrokerChoice):
+        raise UsageError(f"--broker {broker!r}: expected one of {', '.join(get_args(BrokerChoice))}")
     if json_file is not None:
         # Found out now, not after two minutes.
         output.check_writable(json_file)
@@ -38,7 +42,7 @@ def demo(
     stage = Stage(output.console(), chapters=CHAPTERS)
     told = False
     try:
-        with Story(stage, folder=folder, name=name, keep=keep) as story:
+        with Story(stage, folder=folder, name=name, broker=cast("BrokerChoice", broker), keep=keep) as story:
             stage.say("From a trained model to boards that report, on this machine.", style="bold")
             story.tell()
             story.facts["seconds"] = stage.elapsed_s

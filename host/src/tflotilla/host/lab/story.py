@@ -6,56 +6,42 @@ and notes its facts for `--json`. Nothing is staged: a chapter that does not go 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from tflotilla.host.dashboards import terminal
 from tflotilla.host.fleet import bootstrap, pool, push
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
-from tflotilla.host.lab import bad_releases, digits, lab
+from tflotilla.host.lab import bad_releases, crew, lab
 from tflotilla.host.lab.listener import Listener
 from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
 from tflotilla.shared.contract import digest, messages
-from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, TflotillaError, VerificationError
+from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, VerificationError
 from tflotilla.shared.contract.manifest import MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
+    from pathlib import Path
 
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.fleet.environments import RuntimeChoice
-    from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.lab.stage import Stage
     from tflotilla.host.telemetry.fleet_view import FleetView
 
 CHAPTERS = 9
-_BOARDS = 3
-_STREAM_IMAGES = 200
-_INTERVAL_MS = 20
+BrokerChoice = Literal["auto", "mosquitto", "embedded"]
 _WATCH_S = 5.0
-T = TypeVar("T")
-
-
-class StoryError(TflotillaError):
-    """Something in the story did not go as it must: a bug of ours, or a machine in trouble."""
 
 
 class Story:
     """The demo as a context manager: what it brought up goes down at its end, unless it is to be kept."""
 
-    def __init__(self, stage: Stage, *, folder: Path, name: str, keep: bool) -> None:
+    def __init__(self, stage: Stage, *, folder: Path, name: str, broker: BrokerChoice, keep: bool) -> None:
         self.facts: dict[str, Any] = {}
-        self.fleet: Fleet
         self._stage = stage
         self._folder = folder
         self._name = name
+        self._broker = broker
         self._keep = keep
         self._closing = ExitStack()
         self._background = ThreadPoolExecutor(max_workers=1)
@@ -102,7 +88,7 @@ class Story:
         stage.chapter("A lab of three boards comes up")
         with stage.working("starting SSH servers and a broker"):
             started = time.monotonic()
-            self._lab = lab.up(name=self._name, boards=_BOARDS, bound=not self._keep)
+            self._lab = lab.up(name=self._name, boards=crew.BOARDS, broker=self._broker, bound=not self._keep)
             if not self._keep:
                 self._closing.callback(self._lab.down)
         boards = self._lab.boards
@@ -111,7 +97,7 @@ class Story:
         stage.table(
             ("board", "SSH server", "host key", "home"),
             [
-                (board.name, f"{board.host}:{board.port}", _fingerprint(board.host_key), home)
+                (board.name, f"{board.host}:{board.port}", crew.fingerprint(board.host_key), home)
                 for board, home in zip(boards, homes, strict=True)
             ],
         )
@@ -199,23 +185,19 @@ class Story:
         """Enrol the boards in a fleet and bring the agent onto them."""
         stage = self._stage
         stage.chapter("The boards are enrolled and bootstrapped over SSH")
-        self._make_fleet()
-        plan: dict[str, RuntimeChoice] = dict(zip((b.name for b in self._lab.boards), self._runtimes(), strict=True))
-        for board in self._lab.boards:
-            images = board.home / "images"
-            start = self._lab.boards.index(board) * len(self._shop.data.held_out_images) // _BOARDS
-            chosen = slice(start, start + _STREAM_IMAGES)
-            digits.write_stream(
-                self._shop.data.held_out_images[chosen], self._shop.data.held_out_labels[chosen], images
-            )
+        self._fleet = crew.enrol(self._lab, self.fleet_file, signing_key=self._shop.key)
+        crew.show_digits(self._lab, self._shop.data)
+        plan: dict[str, RuntimeChoice] = dict(
+            zip((b.name for b in self._lab.boards), crew.runtimes(both=self._shop.both_runtimes), strict=True)
+        )
         with stage.working("building environments for the boards, and pushing them") as now:
             results = pool.run(
                 list(plan),
                 lambda name: bootstrap.bootstrap(
-                    name, self.fleet, runtime=plan[name], on_step=lambda text: now(f"{name}: {text}")
+                    name, self._fleet, runtime=plan[name], on_step=lambda text: now(f"{name}: {text}")
                 ),
             )
-        done = [_value(result) for result in results]
+        done = [crew.value(result) for result in results]
         stage.table(
             ("board", "system", "Python", "runtimes", "sent"),
             [
@@ -237,7 +219,7 @@ class Story:
             {"board": each.board, "facts": each.hello.facts, "bytes_sent": each.bytes_sent} for each in done
         ]
         self._listener = self._closing.enter_context(
-            Listener(self._lab.broker.config, folder=self._folder, fleet=self.fleet.name, truth=_truth)
+            Listener(self._lab.broker.config, folder=self._folder, fleet=self._fleet.name, truth=crew.truth)
         )
 
     def deploy_the_bundle(self) -> None:
@@ -247,11 +229,11 @@ class Story:
         with stage.working("deploying") as now:
             results = push.deploy_many(
                 self._names,
-                self.fleet,
+                self._fleet,
                 self._first,
                 on_status=lambda name, status: now(f"{name}: {status.state.value}"),
             )
-        outcomes = [_value(result) for result in results]
+        outcomes = [crew.value(result) for result in results]
         stage.table(
             ("board", "states", "sent", "took"),
             [
@@ -265,9 +247,9 @@ class Story:
             ],
             right=("sent", "took"),
         )
-        again = push.deploy(self._names[0], self.fleet, self._first)
+        again = push.deploy(self._names[0], self._fleet, self._first)
         if again.changed:
-            raise StoryError(f"{self._names[0]} installed again what it had")
+            raise crew.StoryError(f"{self._names[0]} installed again what it had")
         stage.good(
             f"sent again to {self._names[0]}, it answers “I serve that already”: {again.bytes_sent:,} bytes in all"
         )
@@ -285,8 +267,14 @@ class Story:
             lambda view: all(name in view.boards and view.boards[name].predictions for name in self._names),
             timeout_s=30,
         ):
-            raise StoryError("not every board reports predictions after 30 s")
-        stage.watching(self._live_table, seconds=_WATCH_S, caption="live over MQTT")
+            raise crew.StoryError("not every board reports predictions after 30 s")
+        stage.watching(
+            lambda: stage.build_table(
+                crew.LIVE_COLUMNS, crew.live_rows(self._listener.view, self._names), right=crew.LIVE_FIGURES
+            ),
+            seconds=_WATCH_S,
+            caption="live over MQTT",
+        )
         heard = self._listener.tally.since(before)
         stage.good(
             f"{heard.total:,} predictions heard, {heard.accuracy or 0:.1%} of them right, "
@@ -303,9 +291,8 @@ class Story:
 
     def benchmark_the_boards(self) -> None:
         """Ask every board for a benchmark over MQTT, one after the other: they share this machine's cores."""
-        from tflotilla.host.benchmarks.asking import ask
-
         from tflotilla.host.benchmarks import plan, report
+        from tflotilla.host.benchmarks.asking import ask
         from tflotilla.host.telemetry import mqtt
 
         stage = self._stage
@@ -321,7 +308,7 @@ class Story:
             at_once=1,
         )
         with stage.working("measuring") as now, mqtt.connect(self._lab.broker.config, folder=self._folder) as broker:
-            asking = ask(broker, self.fleet.name, request, asking, tell=now)
+            asking = ask(broker, self._fleet.name, request, asking, tell=now)
         for error in asking.failures.values():
             raise error
         shown = report.report(asking.answers)
@@ -357,7 +344,7 @@ class Story:
             ("not the model its goldens are of", mixed_up, "in the probe, beside the serving model", ProbeError),
         ):
             with stage.working(f"deploying a release with {title}"):
-                error = self._refusal(victim, bundle, expected)
+                error = crew.refusal(victim, self._fleet, bundle, expected)
             stage.refused(f"{title}: refused {where}")
             stage.say(f"  {error}", style="dim")
             told.append({"release": title, "refused": where, "error": type(error).__name__, "message": str(error)})
@@ -365,7 +352,7 @@ class Story:
         heard = self._listener.tally.since(before)
         strangers = heard.total - heard.of_bundle(self._first.digest)
         if strangers or not heard.total or any(heard.missing.values()):
-            raise StoryError(f"{strangers} predictions by a bad release, {heard.missing} reports missing")
+            raise crew.StoryError(f"{strangers} predictions by a bad release, {heard.missing} reports missing")
         stage.good(
             f"meanwhile {heard.total:,} predictions, all by {self._first.manifest.title}; by a bad release: 0; "
             f"reports missing: 0"
@@ -386,17 +373,17 @@ class Story:
             second = self._second.result()
         with stage.working("deploying") as now:
             results = push.deploy_many(
-                self._names, self.fleet, second, on_status=lambda name, status: now(f"{name}: {status.state.value}")
+                self._names, self._fleet, second, on_status=lambda name, status: now(f"{name}: {status.state.value}")
             )
         for result in results:
-            _value(result)
+            crew.value(result)
         self._await_everywhere(second)
         accuracy = second.manifest.evaluation.accuracy if second.manifest.evaluation else 0.0
         stage.good(f"{second.manifest.title} ({accuracy:.2%} on the held-out digits) serves on {len(results)} boards")
         with stage.working("rolling back"):
-            back = pool.run(self._names, lambda name: push.rollback(name, self.fleet))
+            back = pool.run(self._names, lambda name: push.rollback(name, self._fleet))
         for result in back:
-            _value(result)
+            crew.value(result)
         self._await_everywhere(self._first)
         stage.good(f"`rollback` brought {self._first.manifest.title} back on {len(back)} boards")
         self.facts["second_release"] = {
@@ -429,69 +416,6 @@ class Story:
     def _names(self) -> list[str]:
         return [board.name for board in self._lab.boards]
 
-    def _runtimes(self) -> Sequence[RuntimeChoice]:
-        if self._shop.both_runtimes:
-            return ("tflite-runtime", "ai-edge-litert", "both")
-        return ("ai-edge-litert",) * _BOARDS
-
-    def _make_fleet(self) -> None:
-        fleet = Fleet.create(self.fleet_file, name=self._name, mqtt=self._lab.broker.config, signing_key=self._shop.key)
-        for board in self._lab.boards:
-            entry = BoardEntry(
-                host=board.host,
-                port=board.port,
-                user=board.user,
-                identity=str(self._lab.client_key),
-                labels={"lab": self._name},
-                install="user",
-                agent={
-                    "source": {
-                        "kind": "folder",
-                        "path": str(board.home / "images"),
-                        "interval_ms": _INTERVAL_MS,
-                        "loop": True,
-                    },
-                    "reporting": {"window_s": 0.5},
-                },
-            )
-            fleet, _ = bootstrap.enrol(
-                board.name, entry, fleet, fingerprint=_fingerprint(board.host_key), confirm=lambda _key: False
-            )
-        self.fleet = fleet
-
-    def _live_table(self) -> Table:
-        view = self._listener.view
-        rows = []
-        for name in self._names:
-            board = view.boards.get(name)
-            if board is None or board.metrics is None:
-                continue
-            total = board.metrics.stages.get("total")
-            last = board.predictions[0] if board.predictions else None
-            rows.append(
-                (
-                    name,
-                    board.state.runtime.name if board.state and board.state.runtime else "",
-                    f"{board.inferences_per_second or 0:.0f}/s",
-                    terminal.duration(total.p50_ns) if total else "",
-                    terminal.duration(total.p99_ns) if total else "",
-                    f"{last.item.rpartition('/')[2]} → {last.top[0].label} {last.top[0].score:.0%}"
-                    if last and last.top
-                    else "",
-                )
-            )
-        return self._stage.build_table(
-            ("board", "runtime", "rate", "p50", "p99", "last picture → answer"), rows, right=("rate", "p50", "p99")
-        )
-
-    def _refusal(self, board: str, bundle: Bundle, expected: type[TflotillaError]) -> TflotillaError:
-        try:
-            # Not verified here, as an attacker wouldn't: the board must find out by itself.
-            push.deploy(board, self.fleet, bundle, verify_locally=False)
-        except expected as error:
-            return error
-        raise StoryError(f"{board} took {bundle.manifest.title}, which is bad")
-
     def _await_everywhere(self, bundle: Bundle) -> None:
         before = self._listener.tally
         names = set(self._names)
@@ -501,26 +425,7 @@ class Story:
             return names <= {board for board, digest_ in heard if digest_ == bundle.digest}
 
         if not self._listener.wait_until(answers, timeout_s=30):
-            raise StoryError(f"not every board reports predictions of {bundle.manifest.title} after 30 s")
-
-
-def _value(result: BoardResult[T]) -> T:
-    if result.error is not None:
-        raise result.error
-    if result.value is None:
-        raise StoryError(f"nothing came of {result.board}")
-    return result.value
-
-
-def _truth(item: str) -> str:
-    """Return the class in a file name like `0042-seven.png`."""
-    return Path(item).stem.partition("-")[2]
-
-
-def _fingerprint(host_key: str) -> str:
-    """Return the `SHA256:…` of a public key line, as ssh-keygen -l prints it."""
-    blob = base64.b64decode(host_key.split()[1])
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+            raise crew.StoryError(f"not every board reports predictions of {bundle.manifest.title} after 30 s")
 
 
 def _kb(size_bytes: int) -> str:
