@@ -61,8 +61,23 @@ class _Commands(typer.core.TyperGroup):
             app.command(cmd_name)(getattr(module, cmd_name))
         command = typer.main.get_command(app)
         command.name = cmd_name
+        _keep_examples_whole(command)
         return command
 
+
+def _keep_examples_whole(command: click.Command) -> None:
+    """Mark the `Example:` paragraph of every help text as not to be wrapped: it is there to be copied."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(
+        "\b\n" + " ".join(paragraph.split()) if paragraph.startswith("Example:") else paragraph
+        for paragraph in paragraphs
+    )
+    for child in getattr(command, "commands", {}).values():
+        _keep_examples_whole(child)
+
+
+# Without this, typer escapes "[required]" for a rich that does not print it.
+typer.core.rich = None  # type: ignore[assignment]
 
 app = typer.Typer(
     cls=_Commands,
