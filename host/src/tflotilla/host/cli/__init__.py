@@ -77,7 +77,7 @@ def _keep_examples_whole(command: click.Command) -> None:
 
 
 # Without this, typer escapes "[required]" for a rich that does not print it.
-typer.core.rich = None  # type: ignore[assignment]
+vars(typer.core)["rich"] = None
 
 app = typer.Typer(
     cls=_Commands,
