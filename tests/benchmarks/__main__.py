@@ -1,0 +1,130 @@
+"""`make bench`: measures what the README claims, prints it beside what was promised.
+
+`python -m tests.benchmarks [--json] [--seconds S] [PART…]`; parts are overhead, memory and startup, all by default.
+The exit code is 1 when a promise is broken: on a busy machine try again before believing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import memory, models, overhead, startup
+from tflotilla.device import facts
+
+PARTS = ("overhead", "memory", "startup")
+_VERDICT = {True: "kept", False: "BROKEN"}
+
+
+def main() -> int:
+    """Measure and print; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help="overhead, memory, startup")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each model is timed")
+    options = parser.parse_args()
+    parts = options.parts or PARTS
+    document: dict[str, Any] = {"machine": _machine()}
+    kept = []
+    with tempfile.TemporaryDirectory(prefix="tflotilla-bench-") as scratch:
+        folder = Path(scratch)
+        if "overhead" in parts:
+            document["overhead"], verdict = _overhead(folder, options.seconds, quiet=options.json)
+            kept.append(verdict)
+        if "memory" in parts:
+            document["memory"], verdict = _memory(folder, quiet=options.json)
+            kept.append(verdict)
+        if "startup" in parts:
+            document["startup"], verdict = _startup(quiet=options.json)
+            kept.append(verdict)
+    if options.json:
+        print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
+    return 0 if all(kept) else 1
+
+
+def _machine() -> dict[str, object]:
+    board = facts.read(Path.cwd())
+    load = os.getloadavg()[0]
+    return {
+        "arch": board.arch,
+        "cores": board.cores,
+        "python": board.python,
+        "runtimes": [str(offer) for offer in board.runtimes],
+        "load_1min": round(load, 2),
+    }
+
+
+def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
+    if overhead.RUNTIME not in {offer.name for offer in facts.runtimes()}:
+        _say("agent loop overhead: skipped, LiteRT is not installed here", quiet=quiet)
+        return [], True
+    _say(f"agent loop overhead over a bare invoke, {overhead.RUNTIME}, 1 thread, reporting on, no pause", quiet=quiet)
+    _row("model", "bare p50", "whole p50", "ratio", "added p50", "added mean", "rounds", "promise", quiet=quiet)
+    rows, kept = [], True
+    for number, model in enumerate((models.TINY, models.DS_CNN, models.RESNET_8, models.MOBILENET_V2)):
+        found = overhead.measure(folder / f"overhead-{number}", model, seconds=seconds)
+        if found is None:
+            _say(f"  {model.title}: not on this machine; {model.hint}", quiet=quiet)
+            rows.append({"model": model.title, "absent": True})
+            continue
+        large = found.bare_p50_ns >= overhead.LARGE_NS
+        _row(
+            found.model,
+            f"{found.bare_p50_ns / 1e3:.1f} µs",
+            f"{found.whole_p50_ns / 1e3:.1f} µs",
+            f"{found.ratio:.4f}",
+            f"{found.added_p50_ns / 1e3:.1f} µs",
+            f"{found.added_mean_ns / 1e3:.1f} µs",
+            str(found.rounds),
+            f"{_VERDICT[found.kept]} ({'≤ 1 %' if large else '≤ 20 µs'})",
+            quiet=quiet,
+        )
+        kept = kept and found.kept
+        extra = {"added_p50_ns": found.added_p50_ns, "added_mean_ns": found.added_mean_ns, "ratio": found.ratio}
+        rows.append({**asdict(found), **extra, "kept": found.kept})
+        if not found.broker:
+            _say("  no mosquitto here: reports went to the outbox instead", quiet=quiet)
+    return rows, kept
+
+
+def _memory(folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
+    _say("memory of supervisor and worker, tiny model, ten inferences a second", quiet=quiet)
+    _row("runtime", "supervisor", "worker", "RSS sum", "PSS sum", "promise", quiet=quiet)
+    rows, kept = [], True
+    for offer in facts.runtimes():
+        found = memory.measure(folder / f"memory-{offer.name}", offer.name)
+        figures = (found.supervisor_rss, found.worker_rss, found.rss, found.pss)
+        sizes = [f"{size / memory.MIB:.1f} MiB" for size in figures]
+        _row(str(offer), *sizes, f"{_VERDICT[found.kept]} (RSS sum < 90 MiB)", quiet=quiet)
+        kept = kept and found.kept
+        rows.append({**asdict(found), "rss": found.rss, "pss": found.pss, "kept": found.kept})
+    return rows, kept
+
+
+def _startup(*, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
+    _say("start of the command line", quiet=quiet)
+    _row("command", "median", "best", "promise", quiet=quiet)
+    found = startup.measure("tflotilla.host", "tflotilla --help")
+    verdict = f"{_VERDICT[found.kept]} (< {startup.LIMIT_S} s)"
+    _row(found.command, f"{found.median_s:.3f} s", f"{found.best_s:.3f} s", verdict, quiet=quiet)
+    return [{**asdict(found), "kept": found.kept}], found.kept
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(text, flush=True)  # noqa: T201 - the result
+
+
+def _row(*cells: str, quiet: bool) -> None:
+    first, *others = cells
+    _say(f"  {first:<34}" + "".join(f"{cell:>12}" for cell in others[:-1]) + f"   {others[-1]}", quiet=quiet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
