@@ -58,7 +58,7 @@ def test_what_a_board_says_is_shown_and_not_obeyed() -> None:
     text = "\n".join(drawn(view, width=200))
 
     assert "\x1b" not in text
-    assert "[red]?[2J?l" in text
+    assert "[red]?[2… 0.97" in text
 
 
 _PROBING = DeploymentStatus(deployment="d", candidate="c", title="t", state=DeploymentState.PROBING)
