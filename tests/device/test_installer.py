@@ -57,6 +57,7 @@ class Board:
         self.home = home
         self.store = Store(home)
         self.serving = FakeServing()
+        self._rollbacks = 0
         self.told: list[DeploymentStatus] = []
         self.installer = Installer(self.store, self.serving, InferenceConfig(), on_status=self.told.append)
 
@@ -64,7 +65,8 @@ class Board:
         return asyncio.run(self.installer.deploy(deployment, made.digest, lambda _status: None))
 
     def rollback(self) -> DeploymentStatus:
-        return asyncio.run(self.installer.rollback("r1", lambda _status: None))
+        self._rollbacks += 1
+        return asyncio.run(self.installer.rollback(f"r{self._rollbacks}", lambda _status: None))
 
     @property
     def chain(self) -> list[str]:
@@ -395,6 +397,44 @@ class TestWhileADeploymentGoesOn:
         assert board.chain == ["verifying", "probing", "switching", "confirming", "succeeded"]
         assert board.told[0].detail == "attempt 2 of 3"
         assert board.store.current() == two.digest
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_asking_again_when_it_is_over_tells_the_story_and_does_nothing(
+    home: Home, one: MadeBundle, two: MadeBundle, *, bad: bool
+) -> None:
+    """A host that lost the line can't know whether it is over; what was undone must not be tried again by that."""
+    install(home, one)
+    receive(home, two)
+
+    async def story() -> tuple[Board, DeploymentStatus, DeploymentStatus, list[DeploymentStatus]]:
+        board = Board(home)
+        if bad:
+            board.serving.observation = CRASHING
+        first = await board.installer.deploy("d1", two.digest, lambda _status: None)
+        board.serving.calls.clear()
+        heard: list[DeploymentStatus] = []
+        return board, first, await board.installer.deploy("d1", two.digest, heard.append), heard
+
+    board, first, again, heard = asyncio.run(story())
+
+    assert again == first
+    assert heard == board.told
+    assert board.serving.calls == []
+
+
+def test_a_rollback_asked_for_twice_does_not_undo_itself(home: Home, one: MadeBundle, two: MadeBundle) -> None:
+    install(home, one)
+    receive(home, two)
+
+    async def story() -> Board:
+        board = Board(home)
+        await board.installer.deploy("d1", two.digest, lambda _status: None)
+        for _time in range(2):
+            await board.installer.rollback("r1", lambda _status: None)
+        return board
+
+    assert asyncio.run(story()).store.current() == one.digest
 
 
 def test_a_journal_that_can_t_be_read_costs_no_more_than_the_report(home: Home, one: MadeBundle) -> None:

@@ -116,7 +116,8 @@ class Installer:
     async def deploy(self, deployment: str, candidate: str, on_status: OnStatus) -> DeploymentStatus:
         """Bring a bundle into service that lies in `bundles/` or, complete, in `incoming/`.
 
-        Asked again with the id of the deployment that is going on, it tells that one's story from the beginning.
+        Asked again with the id of the last one, whether it goes on or is over, it tells that one's story from the
+        beginning: a host that lost the line may not know how far things are.
 
         Returns:
             The last status: succeeded, rolled_back, rejected or failed.
@@ -129,7 +130,7 @@ class Installer:
         """
         async with self._starting:
             pass
-        if self.busy and self._journal is not None and self._journal.deployment == deployment:
+        if self._is_known("deploy", deployment, candidate):
             return await self._follow(on_status)
         self._refuse_when_busy()
         try:
@@ -152,6 +153,8 @@ class Installer:
     async def rollback(self, deployment: str, on_status: OnStatus) -> DeploymentStatus:
         """Bring the previous bundle back; the one it replaces becomes `previous`, so this can be undone.
 
+        Asked again with the id of the last one, it tells that one's story: a repeated request doesn't undo itself.
+
         Raises:
             ConflictError: another deployment is going on, or there is nothing to go back to.
             BoardError: the previous bundle is not on this board any more.
@@ -159,6 +162,8 @@ class Installer:
         """
         async with self._starting:
             pass
+        if self._is_known("rollback", deployment, None):
+            return await self._follow(on_status)
         self._refuse_when_busy()
         previous = self._store.previous()
         if previous is None or previous == self._store.current():
@@ -173,6 +178,12 @@ class Installer:
             previous=previous,
         )
         return await self._run(journal, on_status)
+
+    def _is_known(self, kind: str, deployment: str, candidate: str | None) -> bool:
+        last = self._journal
+        if self._running is None or last is None or (last.kind, last.deployment) != (kind, deployment):
+            return False
+        return candidate is None or last.candidate == candidate
 
     def _refuse_when_busy(self) -> None:
         if self.busy and self._journal is not None:
