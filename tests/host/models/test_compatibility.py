@@ -259,6 +259,25 @@ def test_the_shipped_table_is_what_the_runtime_here_accepts(name: str) -> None:
     assert not op_table.registers(name, "Sinh")
 
 
+def test_newer_runtimes_accept_what_older_ones_did() -> None:
+    """Why the nearest lower table may stand in for a version that was never measured."""
+    tables = sorted(compatibility.known_tables(), key=lambda table: compatibility.version_key(table.version))
+    pairs = [(a, b) for a in tables for b in tables[tables.index(a) + 1 :] if a.name == b.name]
+
+    assert len(pairs) > 10
+    for older, newer in pairs:
+        assert older.custom_ops <= newer.custom_ops
+        for op, (lowest, highest) in older.ops.items():
+            assert newer.ops[op][0] <= lowest, (op, newer.version)
+            assert newer.ops[op][1] >= highest, (op, newer.version)
+
+
+def test_the_newest_table_of_each_runtime_is_found() -> None:
+    found = {table.name: table.version for table in compatibility.newest_tables()}
+
+    assert {"ai-edge-litert": "2.3.0", "tflite-runtime": "2.14.0"} == found
+
+
 def test_the_shipped_file_is_what_the_prober_writes() -> None:
     text = op_table.TABLE_PATH.read_text()
 

@@ -236,6 +236,12 @@ def _with_goldens(verdict: RuntimeVerdict, *, not_reproduced_by: Collection[str]
     return dataclasses.replace(verdict, reasons=(*verdict.reasons, reason))
 
 
+def newest_tables() -> tuple[OpTable, ...]:
+    """Return the newest measured table of each runtime: what a board gets when it is bootstrapped today."""
+    newest = {table.name: table for table in sorted(known_tables(), key=lambda table: version_key(table.version))}
+    return tuple(newest[name] for name in sorted(newest))
+
+
 def _op_reasons(
     requirements: ModelRequirements, offer: RuntimeOffer, table: OpTable, assumed: str | None
 ) -> Iterable[str]:
