@@ -59,7 +59,7 @@ def test_a_bare_board_gets_an_agent_and_a_second_bootstrap_sends_and_restarts_no
 
     assert first.hello.running
     assert first.hello.facts.runtimes
-    assert first.changed == ("agent", "agent.toml", "allowed_signers", "environment", "launcher", "link")
+    assert first.changed == ("agent", "agent.toml", "allowed_signers", "environment", "launcher", "switched")
     assert progress[-1][0] == progress[-1][1] > 1_000_000
     assert [sent for sent, _total in progress] == sorted(sent for sent, _total in progress)
     assert "starting the agent" in steps

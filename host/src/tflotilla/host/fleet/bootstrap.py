@@ -19,8 +19,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet import environments, layers, onboard, probe, sessions, ssh, systemd
+from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd
 from tflotilla.shared.contract import codec, errors, layout
+from tflotilla.shared.contract.board import check_board_id
 from tflotilla.shared.contract.errors import BoardError, ContractError, IdentityError, UnreachableError, UsageError
 from tflotilla.shared.contract.session import Hello
 
@@ -93,6 +94,10 @@ def enrol(
         UsageError: the name is taken or can't be one.
 
     """
+    try:
+        check_board_id(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if name in fleet.boards:
         message = f"the fleet has a board {name} already; `tflotilla board remove {name}` first"
         raise UsageError(message)
@@ -198,6 +203,23 @@ def _attempt(
         bytes_sent=0,
         hello=hello,
     )
+
+
+def purge(name: str, fleet: Fleet) -> None:
+    """Stop a board's agent and remove all that it had there: environments, bundles, reports not yet delivered.
+
+    Raises:
+        UnreachableError, IdentityError: as everywhere; nothing was removed.
+        BoardError: something could not be removed.
+
+    """
+    entry = fleet.board(name)
+    with ssh.connect(name, entry, fleet) as link:
+        script = service.purge(entry.install)
+        done = link.run(f"exec sh -c {shlex.quote(script)} </dev/null", timeout_s=_START_TIMEOUT_S)
+    if done.exit_status != 0:
+        message = f"{name}: the agent can't be removed: {_said(done.stderr) or f'exit status {done.exit_status}'}"
+        raise BoardError(message)
 
 
 def launcher(home: str, python: str) -> bytes:
@@ -322,7 +344,7 @@ def _frame(link: Link, duplex: Duplex) -> dict[str, Any]:
         line = duplex.readline(timeout_s=_RECEIVE_TIMEOUT_S, limit_bytes=_FRAME_BYTES)
         if not line.endswith(b"\n"):
             done = duplex.finish(timeout_s=_RECEIVE_TIMEOUT_S)
-            said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or "it said nothing"
+            said = _said(done.stderr) or "it said nothing"
             message = f"{link.board}: receiving the environment ended with status {done.exit_status}: {said}"
             raise BoardError(message)
         if line.startswith(b"{"):
@@ -341,20 +363,10 @@ def _by_systemd(ground: Ground, home: str) -> bool:
 
 
 def _start(link: Link, ground: Ground, home: str, *, restart: bool) -> None:
-    agent = shlex.quote(f"{home}/{layout.LAUNCHER}")
-    if _by_systemd(ground, home):
-        unit = layout.SYSTEMD_UNIT
-        steps = [f"systemctl enable --quiet {unit}", f"systemctl {'restart' if restart else 'start'} {unit}"]
-        if restart:
-            steps.insert(0, "systemctl daemon-reload")
-    else:
-        steps = [f"{agent} start >/dev/null"]
-        if restart:
-            steps.insert(0, f"{agent} stop >/dev/null")
-    steps.append(f"rm -f {shlex.quote(f'{home}/{_STALE}')}")
-    done = link.run(f"exec sh -c {shlex.quote(' && '.join(steps))} </dev/null", timeout_s=_START_TIMEOUT_S)
+    script = service.start(home, by_systemd=_by_systemd(ground, home), restart=restart, stale=_STALE)
+    done = link.run(f"exec sh -c {shlex.quote(script)} </dev/null", timeout_s=_START_TIMEOUT_S)
     if done.exit_status != 0:
-        said = " ".join(done.stderr.decode(errors="replace").split())[-300:].removeprefix("tflotilla-agent: ")
+        said = _said(done.stderr).removeprefix("tflotilla-agent: ")
         message = f"{link.board}: the agent doesn't start: {said or f'exit status {done.exit_status}'}"
         raise BoardError(message)
 
@@ -370,6 +382,10 @@ def _await(link: Link, entry: BoardEntry) -> Hello:
             message = f"{link.board}: the agent was started and does not answer; see agent.log in its home"
             raise BoardError(message)
         time.sleep(0.2)
+
+
+def _said(stderr: bytes) -> str:
+    return " ".join(stderr.decode(errors="replace").split())[-300:]
 
 
 def _normal(fingerprint: str) -> str:

@@ -301,7 +301,7 @@ def _serve(home: str, plan: dict[str, Any]) -> None:
                 os.unlink(_target_of(home, name))
                 changed.append(name)
     if _link_environment(home, plan["layers"][-1]["digest"]):
-        changed.append("link")
+        changed.append("switched")
         _forget_others(home, before | {layer["digest"] for layer in plan["layers"]})
     _say(changed=sorted(set(changed)), stale=os.path.exists(stale))
 

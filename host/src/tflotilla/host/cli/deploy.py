@@ -1,0 +1,59 @@
+"""`tflotilla deploy`: a bundle goes to boards, is proven there, and serves."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tflotilla.host.fleet.push import Outcome
+
+
+def deploy(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .tflb file or a bundle's folder.")],
+    selector: Annotated[str, typer.Argument(metavar="SELECTOR", help="all, pi-7, pi-*, room=kitchen, !pi-3.")],
+    forks: Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")] = 10,
+    fleet: Annotated[
+        Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Deploy a bundle: check, send what is missing, verify, probe, switch, confirm. The old model serves until then.
+
+    A board that can't run it gets no byte of it; one that has it already changes nothing.
+
+    Example: tflotilla deploy digits-1.0.0.tflb room=kitchen
+
+    Exit codes: 0 it serves on every board, 2 usage, 3 not a bundle, 4 a board can't run it, 5 unreachable, 6 host key
+    or login, 7 the board lacks something, 8 signature or digest, 9 it misbehaved in the probe or after the switch,
+    11 another deployment runs or the release is not newer; 1 when boards failed in different ways.
+    """
+    from tflotilla.host.bundles.archive import Bundle
+    from tflotilla.host.cli import results
+    from tflotilla.host.fleet import push
+    from tflotilla.host.fleet.inventory import Fleet
+
+    opened = Bundle.open(bundle)
+    loaded = Fleet.load(fleet)
+    names = loaded.select(selector)
+    with results.progress(names) as shown:
+        found = push.deploy_many(
+            names,
+            loaded,
+            opened,
+            forks=forks,
+            on_status=lambda name, status: shown.step(
+                name, f"{status.state.value}{f': {status.detail}' if status.detail else ''}"
+            ),
+            on_bytes=shown.bytes,
+        )
+    columns = ("bundle", "sent", "took", "result")
+    results.finish(opened.manifest.title, columns, found, _cells, as_json=as_json, right=("sent", "took"))
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    result = "serves" if outcome.changed else "served already"
+    cuts = f", {outcome.cuts} cuts of the line" if outcome.cuts else ""
+    return (outcome.title, f"{outcome.bytes_sent / 1000:.1f} kB", f"{outcome.duration_s:.1f} s", result + cuts)
