@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _REQUEST_LIMIT_BYTES = 64 << 10
 _REQUEST_TIMEOUT_S = 10.0
-_BACKLOG = 16
+#: Beyond it connecting fails at once, and the agent would look dead.
+_BACKLOG = 128
 
 
 class Handler(Protocol):
