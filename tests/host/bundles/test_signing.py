@@ -6,7 +6,9 @@ import io
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,6 @@ from tests.host.bundles import making
 from tflotilla.host.bundles import signing, sshsig
 from tflotilla.shared.contract.errors import InputError, VerificationError
 from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 DATA = b'{"schema":1}\n'
@@ -130,6 +129,31 @@ def test_a_public_key_that_no_agent_holds_says_so(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(InputError, match="no SSH agent holds"):
         signing.sign(DATA, lonely)
+
+
+@needs_ssh_keygen
+def test_a_key_that_only_the_agent_holds_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The private file is gone: what signs is the agent, as with a hardware key."""
+    key = making.key(tmp_path)
+    signers = making.allowed_signers(tmp_path, key)
+    with tempfile.TemporaryDirectory() as short:  # a socket's path may not be long
+        socket = Path(short) / "agent"
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 30
+            while not socket.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            subprocess.run(["ssh-add", "-q", str(key)], check=True, capture_output=True)
+            key.unlink()
+
+            signature = signing.sign(DATA, key.with_name("key.pub"))
+        finally:
+            agent.terminate()
+            agent.wait()
+
+    assert "key" == signing.verify(DATA, signature, allowed_signers=signers)
 
 
 def test_keys_are_private_and_never_overwritten(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def judge(runs: Mapping[Variant, Runs], *, count: int, reference: str | None = N
         agreeing=agreeing,
         refused=refused,
         tolerance_lsb=spread.lsb + 1,
-        tolerance_absolute=_absolute_tolerance(spread.absolute, [runs[believed][i] for i in chosen]),
+        tolerance_absolute=_absolute_tolerance(spread.absolute, runs[believed]),
         warning=warning,
     )
 
