@@ -1,3 +1,5 @@
+"""Who is asked, who has answered and who is given up: pure, with times as plain figures."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""Benchmark answers as rows and as a document."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""What a terminal shows of a fleet."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""A lab that tests share, and OpenSSH's client to its boards."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""A real broker with a password, a fleet of three on it, and scripted boards."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,5 @@
+"""The fold of messages into a view: order, repetition, garbage and fuzz."""
+
 from __future__ import annotations
 
 import json

@@ -148,14 +148,14 @@ class Board:
         server = await asyncssh.run_server(connection, options=options)
         await server.wait_closed()
 
-    def session(self) -> Session:
+    def session(self) -> _Session:
         """Return the handler of one new channel."""
         faults = self.faults
 
         def environment(extra: Mapping[str, str]) -> dict[str, str]:
             return self.outfit.environment(faults, extra)
 
-        return Session(self._children, home=self.outfit.home, environment=environment, log=self.log)
+        return _Session(self._children, home=self.outfit.home, environment=environment, log=self.log)
 
     def lets_in(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whether the user may log in with that key."""
@@ -192,8 +192,12 @@ class _Login(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return self._board.lets_in(username, key)
 
-    def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], Session]:
+    def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], _Session]:
         return self._connection.create_server_channel(encoding=None), self._board.session()
+
+
+class _Session(Session, asyncssh.SSHServerSession[bytes]):
+    """A session as asyncssh knows them."""
 
 
 class _Relay:

@@ -1,27 +1,22 @@
-"""Make ed25519 keys in OpenSSH's formats, without ssh-keygen: a lab also runs where it is missing."""
+"""The keys of a lab: its client key, its host keys, its signing key.
+
+They go with it, so nothing asks before replacing one.
+"""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tflotilla.host.bundles import sshsig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def generate(path: Path, *, comment: str) -> str:
-    """Write a private key (mode 0600) and its `.pub`; return the public line `ssh-ed25519 AAAA… comment`."""
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    line = f"{public.decode()} {comment}"
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(private)
-    path.with_name(path.name + ".pub").write_text(line + "\n")
-    return line
+    """Write an ed25519 private key (mode 0600) and its `.pub`; return the public line `ssh-ed25519 AAAA… comment`."""
+    public = path.with_name(path.name + ".pub")
+    for file in (path, public):
+        file.unlink(missing_ok=True)
+    sshsig.generate_key(path, comment=comment)
+    return public.read_text().strip()

@@ -70,8 +70,15 @@ class Outfit:
         """Whom the board lets in."""
         return self.home / ".ssh" / "authorized_keys"
 
-    def lay_out(self, *, client_public: str, python: Path | None = None) -> None:
-        """Make the folder of a new board. `python` is its interpreter, by default this one's base."""
+    def lay_out(self, *, client_public: str, python: Path | None = None, has_ssh_keygen: bool | None = None) -> None:
+        """Make the folder of a new board.
+
+        Args:
+            client_public: the key it lets in.
+            python: its interpreter, by default this one's base.
+            has_ssh_keygen: False gives it a stand-in that can verify; by default where this machine has none.
+
+        """
         interpreter = python or Path(base_interpreter())
         for part in (self.authorized_keys.parent, self.folder / "tmp", self.folder / "bin"):
             part.mkdir(parents=True)
@@ -81,7 +88,9 @@ class Outfit:
         (self.folder / "bin" / "python3").symlink_to(interpreter)
         for name, words in _REFUSALS.items():
             _script(self.folder / "bin" / name, f"echo {shlex.quote(words)} >&2\nexit 1\n")
-        if shutil.which("ssh-keygen", path=os.pathsep.join(_SYSTEM_PATH)) is None:
+        if has_ssh_keygen is None:
+            has_ssh_keygen = shutil.which("ssh-keygen", path=os.pathsep.join(_SYSTEM_PATH)) is not None
+        if not has_ssh_keygen:
             _script(
                 self.folder / "bin" / "ssh-keygen",
                 f'exec {shlex.quote(sys.executable)} -m tflotilla.host.bundles.sshsig "$@"\n',

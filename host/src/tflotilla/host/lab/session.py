@@ -20,9 +20,7 @@ import struct
 import termios
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import asyncssh
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +34,47 @@ _TERMINAL_DRAIN_S = 0.1
 _ACCEPTED_ENVIRONMENT = ("LANG", "LC_")
 
 
-class Session(asyncssh.SSHServerSession[bytes]):
+#: RFC 4254, 5.2: SSH_EXTENDED_DATA_STDERR.
+_STDERR = 1
+
+
+class Channel(Protocol):
+    """What a session needs of an SSH channel. asyncssh's has it; `board.py` puts the two together."""
+
+    def get_environment(self) -> Mapping[str, str]:
+        """Return what the client set."""
+        ...
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - as asyncio has it
+        """Return facts of the connection."""
+        ...
+
+    def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Send to the client."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Take no more data from the client for now."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Take data again."""
+        ...
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    def exit(self, status: int) -> None:
+        """Tell the exit status and close."""
+        ...
+
+    def exit_with_signal(self, signal: str) -> None:
+        """Tell which signal ended the program and close."""
+        ...
+
+
+class Session:
     """One channel; `environment` gives what the program sees on top of what the client may set."""
 
     def __init__(
@@ -51,7 +89,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._home = home
         self._environment = environment
         self._log = log
-        self._chan: asyncssh.SSHServerChannel[bytes]
+        self._chan: Channel
         self._argv: list[str] = []
         self._terminal: tuple[str, tuple[int, int, int, int]] | None = None
         self._master: int | None = None
@@ -65,7 +103,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._early: list[bytes] = []
         self._starting: asyncio.Task[None] | None = None
 
-    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+    def connection_made(self, chan: Channel) -> None:
         """Take the channel."""
         self._chan = chan
 
@@ -118,7 +156,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             await (self._start_on_pipes(environment) if self._terminal is None else self._start_on_pty(environment))
         except OSError as error:
             self._log(f"can't start: {error}")
-            self._chan.write_stderr(f"{error}\n".encode())
+            self._chan.write(f"{error}\n".encode(), _STDERR)
             self._chan.exit(_COMMAND_NOT_FOUND)
             return
         for data in self._early:
@@ -146,7 +184,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
                 os.close(end)
         self._pid = pid
         exited.add_done_callback(self._exited)
-        await self._connect(stdin_write, {stdout_read: None, stderr_read: asyncssh.EXTENDED_DATA_STDERR})
+        await self._connect(stdin_write, {stdout_read: None, stderr_read: _STDERR})
 
     async def _start_on_pty(self, environment: Mapping[str, str]) -> None:
         assert self._terminal is not None  # noqa: S101 - by the caller
