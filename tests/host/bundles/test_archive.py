@@ -236,8 +236,8 @@ def test_mutated_bundles_never_end_in_anything_but_our_errors(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "error", "words"),
     [
-        (b"", ContractError, "not a complete bundle"),
-        (b"not a zip", ContractError, "not a complete bundle"),
+        (b"", ContractError, "not a bundle"),
+        (b"not a zip", ContractError, "not a bundle"),
         (None, InputError, "no such bundle"),
     ],
 )

@@ -45,6 +45,7 @@ MAX_SIGNATURE_BYTES = 64 << 10
 _MAX_MEMBERS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_ZIP_START = b"PK\x03\x04"
 _UNIX = 3
 _FILE_MODE = 0o644
 #: The fixed part of a zip's local header; the last two fields say how long name and extra are.
@@ -179,6 +180,8 @@ def _sizes(path: Path) -> dict[str, int]:
 
 def _folder_sizes(path: Path) -> dict[str, int]:
     found = {}
+    if not (path / MANIFEST).exists():
+        raise ContractError(f"{path}: not a bundle, it has no {MANIFEST}")
     for entry in os.scandir(path):
         _check_name(path, entry.name)
         status = entry.stat(follow_symlinks=False)
@@ -191,6 +194,9 @@ def _folder_sizes(path: Path) -> dict[str, int]:
 def _zip_sizes(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     total = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(len(_ZIP_START)) != _ZIP_START:
+            raise ContractError(f"{path}: not a bundle; one is a {SUFFIX} file or a folder with a {MANIFEST}")
     with _zip(path) as archive:
         for info in archive.infolist():
             _check_name(path, info.filename)
