@@ -1,0 +1,168 @@
+"""Which environment a board gets, or exactly why none; how layers are packed and named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tflotilla.host.fleet import environments, layers
+from tflotilla.host.fleet.environments import RuntimeChoice, Target
+from tflotilla.shared.contract.board import BoardFacts
+from tflotilla.shared.contract.errors import BoardError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _facts(*, python: str = "3.11.2", arch: str = "aarch64", libc: str | None = "glibc 2.36") -> BoardFacts:
+    return BoardFacts(
+        time=0.0,
+        hostname="pi-1",
+        model=None,
+        arch=arch,
+        kernel="6",
+        libc=libc,
+        python=python,
+        cores=4,
+        ram_bytes=1,
+        disk_free_bytes=1,
+        distribution=None,
+        systemd=True,
+        user="pi",
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "requirements", "platform"),
+    [
+        (_facts(), "auto", "both", "aarch64-manylinux_2_36"),
+        (_facts(), "tflite-runtime", "tflite-runtime", "aarch64-manylinux_2_36"),
+        (_facts(), "ai-edge-litert", "litert", "aarch64-manylinux_2_36"),
+        (_facts(python="3.10.12", libc="glibc 2.35"), "both", "both", "aarch64-manylinux_2_35"),
+        (_facts(python="3.13.5", libc="glibc 2.41"), "auto", "litert", "aarch64-manylinux_2_40"),
+        (_facts(libc="glibc 2.31"), "auto", "litert", "aarch64-manylinux_2_31"),
+        (_facts(arch="x86_64", libc="glibc 2.30"), "auto", "both", "x86_64-manylinux_2_28"),
+    ],
+)
+def test_both_runtimes_where_both_have_wheels_else_the_one_that_has(
+    facts: BoardFacts, wanted: RuntimeChoice, requirements: str, platform: str
+) -> None:
+    target = environments.target(facts, wanted)
+
+    assert (target.requirements, target.platform) == (requirements, platform)
+    assert target.python == ".".join(facts.python.split(".")[:2])
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "said"),
+    [
+        (_facts(python="3.9.2"), "auto", "Python 3.9.2, and the agent needs 3.10"),
+        (_facts(libc="musl"), "auto", "pi-1 has musl"),
+        (_facts(libc=None), "auto", "unknown C library"),
+        (_facts(python="3.13.5"), "tflite-runtime", "no wheel for Python 3.13 (it has them for 3.9 to 3.11)"),
+        (_facts(python="3.13.5"), "both", "tflite-runtime 2.14 has no wheel for Python 3.13"),
+        (_facts(python="3.13.5", arch="armv7l"), "auto", "ai-edge-litert 2.3 has no wheel for 32-bit ARM"),
+        (_facts(arch="armv7l"), "auto", "numpy and Pillow have none; install the 64-bit system"),
+        (_facts(arch="riscv64"), "auto", "no wheel for riscv64 (it has them for aarch64, x86_64)"),
+        (_facts(libc="glibc 2.31"), "tflite-runtime", "needs glibc 2.34 on aarch64, the board has 2.31"),
+        (_facts(python="3.15.0"), "auto", "no wheel for Python 3.15"),
+    ],
+)
+def test_what_cannot_be_served_says_exactly_why(facts: BoardFacts, wanted: RuntimeChoice, said: str) -> None:
+    with pytest.raises(BoardError) as refused:
+        environments.target(facts, wanted)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("numpy/core/_multiarray_umath.so", True),
+        ("numpy/core/tests/test_x.py", False),
+        ("numpy/testing/__init__.py", True),
+        ("ai_edge_litert/interpreter.py", True),
+        ("ai_edge_litert/_pywrap_litert_interpreter_wrapper.so", True),
+        ("ai_edge_litert/libLiteRtWebGpuAccelerator.so", False),
+        ("ai_edge_litert/tools/x.py", False),
+        ("bin/f2py", False),
+        ("PIL/_imaging.pyi", False),
+        ("numpy-1.26.4.dist-info/METADATA", True),
+        ("numpy-1.26.4.dist-info/licenses/LICENSE.txt", True),
+        ("numpy-1.26.4.dist-info/RECORD", False),
+        ("protobuf-7.0.dist-info/METADATA", False),
+        ("tflotilla/device/__main__.py", True),
+    ],
+)
+def test_a_cpu_board_gets_what_it_needs_and_licences(path: str, wanted: bool) -> None:  # noqa: FBT001
+    assert environments.needed(path) is wanted
+
+
+def test_a_layers_name_depends_on_content_mode_and_packages_and_not_on_order() -> None:
+    files = [("a", 0o644, "0" * 64), ("b", 0o755, "1" * 64)]
+
+    assert environments.layer_digest(files) == environments.layer_digest(files[::-1])
+    assert environments.layer_digest(files) != environments.layer_digest([("a", 0o755, "0" * 64), files[1]])
+    assert environments.layer_digest(files) != environments.layer_digest(files, "2" * 64)
+
+
+def test_an_environment_is_built_once_and_runs_without_anything_else(cache: Path, tmp_path: Path) -> None:
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    target = Target(requirements="litert", python=python, platform=f"{os.uname().machine}-manylinux_2_36")
+    steps: list[str] = []
+
+    packages, agent = layers.environment(target, on_step=steps.append)
+    steps.clear()
+    again = layers.environment(target, on_step=steps.append)
+
+    assert again == (packages, agent)
+    assert steps == []
+    assert agent.packages == packages.digest
+    assert agent.archive_bytes < 500_000
+    assert packages.archive.is_relative_to(cache)
+    for layer in again:
+        with tarfile.open(layer.archive) as members:
+            members.extractall(tmp_path / layer.digest, filter="data")
+    program = (
+        "import ai_edge_litert.interpreter, PIL.Image, paho.mqtt.client, tflotilla.device.cli, numpy; print('whole')"
+    )
+    done = subprocess.run(
+        [getattr(sys, "_base_executable", sys.executable), "-S", "-c", program],
+        env={"PYTHONPATH": f"{tmp_path / agent.digest}:{tmp_path / packages.digest}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "whole\n", done.stderr
+
+
+def test_a_damaged_cache_is_built_again_and_never_sent(cache: Path) -> None:
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    target = Target(requirements="litert", python=python, platform=f"{os.uname().machine}-manylinux_2_36")
+    _packages, before = layers.environment(target)
+    with before.archive.open("r+b") as stream:
+        stream.write(b"damaged")
+
+    _packages, after = layers.environment(target)
+
+    assert after == before
+    assert after.archive.read_bytes()[:2] == b"\x1f\x8b"
+    assert cache.exists()
+
+
+def test_packages_that_no_index_has_are_one_line(cache: Path) -> None:
+    # A platform that no wheel of a runtime was ever made for.
+    target = Target(requirements="tflite-runtime", python="3.13", platform="aarch64-manylinux_2_17")
+
+    with pytest.raises(BoardError) as refused:
+        layers.environment(target)
+
+    assert "can't be built" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert list((cache / "environments").glob(".build-*")) == []
