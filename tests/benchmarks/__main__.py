@@ -64,8 +64,20 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
     if overhead.RUNTIME not in {offer.name for offer in facts.runtimes()}:
         _say("agent loop overhead: skipped, LiteRT is not installed here", quiet=quiet)
         return [], True
+    _warn_of_load(quiet=quiet)
     _say(f"agent loop overhead over a bare invoke, {overhead.RUNTIME}, 1 thread, reporting on, no pause", quiet=quiet)
-    _row("model", "bare p50", "whole p50", "ratio", "added p50", "added mean", "rounds", "promise", quiet=quiet)
+    _row(
+        "model",
+        "bare p50",
+        "whole p50",
+        "ratio",
+        "added p10",
+        "added p50",
+        "added mean",
+        "rounds",
+        "promise",
+        quiet=quiet,
+    )
     rows, kept = [], True
     for number, model in enumerate((models.TINY, models.DS_CNN, models.RESNET_8, models.MOBILENET_V2)):
         found = overhead.measure(folder / f"overhead-{number}", model, seconds=seconds)
@@ -79,6 +91,7 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
             f"{found.bare_p50_ns / 1e3:.1f} µs",
             f"{found.whole_p50_ns / 1e3:.1f} µs",
             f"{found.ratio:.4f}",
+            f"{found.added_p10_ns / 1e3:.1f} µs",
             f"{found.added_p50_ns / 1e3:.1f} µs",
             f"{found.added_mean_ns / 1e3:.1f} µs",
             str(found.rounds),
@@ -86,11 +99,19 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
             quiet=quiet,
         )
         kept = kept and found.kept
-        extra = {"added_p50_ns": found.added_p50_ns, "added_mean_ns": found.added_mean_ns, "ratio": found.ratio}
-        rows.append({**asdict(found), **extra, "kept": found.kept})
+        added = {f"added_{of}_ns": getattr(found, f"added_{of}_ns") for of in ("p10", "p50", "mean")}
+        rows.append({**asdict(found), **added, "ratio": found.ratio, "kept": found.kept})
         if not found.broker:
             _say("  no mosquitto here: reports went to the outbox instead", quiet=quiet)
     return rows, kept
+
+
+def _warn_of_load(*, quiet: bool) -> None:
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > cores / 2:
+        _say(
+            f"note: this machine is busy (load {load:.1f} on {cores} cores); figures of time are too high", quiet=quiet
+        )
 
 
 def _memory(folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
