@@ -44,6 +44,7 @@ class Window:
         self._labels = statistics.LabelStatistics()
         self._results: list[str] = []
         self.errors = 0
+        self.unreadable = 0
 
     @property
     def count(self) -> int:
@@ -92,6 +93,7 @@ class Window:
             labels=self._labels.take(),
             rss_bytes=rss_bytes,
             temperature_c=temperature_c,
+            unreadable=self.unreadable,
         )
         return codec.canonical_json(body)
 

@@ -26,7 +26,7 @@ from tflotilla.device.handover import Handover
 from tflotilla.device.sources import open_source
 from tflotilla.device.window import Window
 from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.errors import ConfigError, TflotillaError
+from tflotilla.shared.contract.errors import ConfigError, DatasetError, TflotillaError
 from tflotilla.shared.inference.pipeline import Pipeline
 from tflotilla.shared.inference.postprocessing import Answerer
 
@@ -238,10 +238,16 @@ class Worker:
             total_ns = decode_ns + preprocess_ns + invoke_ns + postprocess_ns
             stages = (decode_ns, preprocess_ns, invoke_ns, postprocess_ns, total_ns)
             self._window.add(item.name, time.time(), stages, top)
+        except DatasetError as error:
+            self._window.unreadable += 1
+            self._tell_of(item, error)
         except (TflotillaError, ValueError, OSError, MemoryError) as error:
             self._window.errors += 1
-            problem = str(error) or type(error).__name__
-            self._tell(problem if item.name in problem else f"{item.name}: {problem}", about=item.name)
+            self._tell_of(item, error)
+
+    def _tell_of(self, item: Item, error: Exception) -> None:
+        problem = str(error) or type(error).__name__
+        self._tell(problem if item.name in problem else f"{item.name}: {problem}", about=item.name)
 
     def _tell(self, problem: str, *, about: str | None = None) -> None:
         key = about or problem

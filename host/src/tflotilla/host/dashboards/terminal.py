@@ -178,4 +178,5 @@ def _metrics_line(body: messages.Metrics) -> str:
     best = max(body.labels, key=lambda label: label.count, default=None)
     label = f", mostly {printable(best.label)}" if best else ""
     errors = f", {body.errors} errors" if body.errors else ""
-    return f"{rate:.1f} inferences/s{latency}{label}{errors}"
+    unreadable = f", {body.unreadable} unreadable inputs" if body.unreadable else ""
+    return f"{rate:.1f} inferences/s{latency}{label}{errors}{unreadable}"

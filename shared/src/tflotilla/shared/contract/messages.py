@@ -95,6 +95,7 @@ class Metrics:
 
     window_s: float
     count: int
+    #: Inferences that failed.
     errors: int
     #: Results made and thrown away, because the supervisor did not take them in time.
     dropped: int
@@ -102,6 +103,8 @@ class Metrics:
     labels: tuple[LabelCount, ...]
     rss_bytes: int
     temperature_c: float | None = None
+    #: Inputs that could not be read, empty or broken pictures say: not the model's doing, so no gate counts them.
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +197,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Sent by a collector: everything of `boot` up to and including seq `up_to` is stored durably."""
+    """Sent by a collector: everything of `boot` up to and including seq `up_to` is stored durably.
+
+    `boot` is the board's, and stands in the message in place of the collector's own.
+    """
 
     boot: str
     up_to: int
@@ -230,7 +236,7 @@ class Message(Generic[B]):
     body: B
 
     def to_bytes(self) -> bytes:
-        """Serialize flat: the envelope's and the body's keys side by side."""
+        """Serialize flat: the envelope's and the body's keys side by side. An Ack's `boot` is the one that counts."""
         envelope = {
             "schema": SCHEMA,
             "board": self.board,
@@ -239,7 +245,7 @@ class Message(Generic[B]):
             "time": self.time,
             "bundle": self.bundle,
         }
-        return codec.canonical_json(codec.encode(self.body) | envelope)
+        return codec.canonical_json(envelope | codec.encode(self.body))
 
 
 def parse(topic: str, payload: bytes) -> tuple[topics.Address, Message[Any]]:
