@@ -12,7 +12,6 @@ What it does NOT do: decide about deployments (`install`), watch itself (systemd
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -31,6 +30,7 @@ from tflotilla.device.pid_lock import PidLock
 from tflotilla.device.reporting import Envelopes, new_boot
 from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.store import Store
+from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import ConfigError, ConflictError, ContractError, TflotillaError
 from tflotilla.shared.contract.messages import (
@@ -296,8 +296,7 @@ class Agent:
 
     async def _tell_state(self) -> None:
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _STATE_EVERY_S)
+            if await happens(self._changed, _STATE_EVERY_S):
                 await asyncio.sleep(_SETTLE_S)
             self._changed.clear()
             self._publish_state()

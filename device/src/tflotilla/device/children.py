@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from tflotilla.device.waiting import within
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import ContractError, ProbeError
 
@@ -91,7 +92,7 @@ class Child:
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _GRACE_S)
+                await within(_GRACE_S, self._process.wait())
         return await self.kill()
 
     async def kill(self) -> int:
@@ -106,7 +107,7 @@ class Child:
     async def ended(self, grace_s: float = 1.0) -> int:
         """Collect the exit code of a child that closed its stdout by itself."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._process.wait(), grace_s)
+            await within(grace_s, self._process.wait())
             await asyncio.wait([self._listening], timeout=grace_s)
         return await self.kill()
 
@@ -143,7 +144,7 @@ async def ask(module: str, spec: object, kind: type[T], *, timeout_s: float) -> 
     """
     child = await Child.start(module, spec)
     try:
-        answer = await asyncio.wait_for(_first_line(child), timeout_s)
+        answer = await within(timeout_s, _first_line(child))
     except asyncio.TimeoutError as error:
         await child.kill()
         message = f"the {module} process gave no answer within {timeout_s:g} s"

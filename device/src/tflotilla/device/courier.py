@@ -13,13 +13,13 @@ What it does NOT do: know MQTT, or what reports mean.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from tflotilla.device.transports import NOBODY, Connected, Happening, Lost, Publication, Received, Settled, Transport
+from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.errors import ContractError
 
@@ -129,8 +129,7 @@ class Courier:
             self._wake.clear()
             await self._commit_if_due()
             self._send()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._next_due_s())
+            await happens(self._wake, self._next_due_s())
 
     async def drain(self, timeout_s: float) -> None:
         """Give what waits a last chance to be delivered."""
@@ -238,7 +237,7 @@ class Courier:
         if self._transport is None or not self._transport.publish(self._publication(row.channel, row.payload), row.id):
             return False
         self._in_flight[row.id] = row.channel
-        if not self._sent or now - self._sent[-1][0] >= 1:
+        if row.id > self._cursor and (not self._sent or now - self._sent[-1][0] >= 1):
             self._sent.append((now, row.id))
         return True
 

@@ -26,6 +26,7 @@ from tflotilla.device.backoff import Backoff
 from tflotilla.device.children import Child, ask
 from tflotilla.device.install import Observation
 from tflotilla.device.reports import ProbeReport, ProbeSpec, Ready, WorkerSpec
+from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, ContractError, ProbeError, TflotillaError
@@ -124,9 +125,8 @@ class Keeper:
         try:
             await asyncio.sleep(window_s)
             more_s = min(_MAX_PATIENCE_S, 1.5 * self._config.reporting.window_s) - window_s
-            if more_s > 0 and not watch.heard.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(watch.heard.wait(), more_s)
+            if more_s > 0:
+                await happens(watch.heard, more_s)
         finally:
             self._watches.remove(watch)
         figures = [_figures(body) for body in watch.windows]

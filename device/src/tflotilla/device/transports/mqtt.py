@@ -168,14 +168,14 @@ class MqttTransport:
 
     async def _welcome(self, attempt: _Attempt, protocol: str) -> tuple[Lost | None, bool]:
         """Connect; return the failure, and whether another protocol is worth an attempt."""
-        connecting = asyncio.get_running_loop().create_future()
+        connecting: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         threading.Thread(target=self._connect, args=(attempt.client, connecting), daemon=True).start()
-        try:
-            error = await asyncio.wait_for(connecting, _CONNECT_TIMEOUT_S * 2)
-        except asyncio.TimeoutError:
+        await asyncio.wait([connecting], timeout=2 * _CONNECT_TIMEOUT_S)
+        if not connecting.done():
             return Lost(
                 reason=f"{self._where} can't be reached: no answer within {_CONNECT_TIMEOUT_S * 2:.0f} s"
             ), False
+        error = connecting.result()
         if error is not None:
             return Lost(reason=f"{self._where} can't be reached: {_spoken(error)}"), False
         attempt.client.loop_start()
