@@ -13,7 +13,6 @@ What it does NOT do: measure accuracy (`evaluate`), decide per board (`compatibi
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -183,27 +182,34 @@ def _say_nothing(text: str) -> None:
 
 
 def _run(request: ConversionRequest, name: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Convert in a child; after a crash, go on with the schemes behind the one that crashed."""
+    """Convert in a child; after a crash, go on behind what crashed it: the comparison, or one scheme."""
     pending = list(request.schemes)
     crashed: dict[str, str] = {}
+    notes: list[str] = []
+    compare = True
     while True:
         (folder / quantize.CURRENT).unlink(missing_ok=True)
         try:
             made: dict[str, Any] = child.call(
                 "tflotilla.host.models.quantize:run",
-                _arguments(request, name, pending, folder),
+                _arguments(request, name, pending, folder) | {"compare": compare},
                 doing=f"converting {request.source}",
                 on_progress=say,
             )
         except ModelError as error:
-            with contextlib.suppress(FileNotFoundError):
-                guilty = QuantizationScheme((folder / quantize.CURRENT).read_text())
-                crashed[guilty.value] = f"TensorFlow's converter died: {error}"
-                pending = pending[pending.index(guilty) + 1 :]
-                if pending or any(folder.glob("*.tflite")):
-                    continue
-            raise
+            if not (folder / quantize.CURRENT).exists():
+                raise
+            guilty = (folder / quantize.CURRENT).read_text()
+            compare = False  # done by now, or what crashed
+            if guilty == quantize.COMPARING:
+                notes.append(f"the files were not compared with the source: {error}")
+                continue
+            crashed[guilty] = f"TensorFlow's converter died: {error}"
+            pending = pending[[scheme.value for scheme in pending].index(guilty) + 1 :]
+            if not pending and not any(folder.glob("*.tflite")):
+                raise ConversionError(str(error)) from error
         made["failures"] = crashed | made["failures"]
+        made["notes"] += notes
         return made
 
 

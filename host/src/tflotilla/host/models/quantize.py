@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 #: Which scheme is being made; left behind when the converter crashes on it.
 CURRENT = "current"
+COMPARING = "comparing"
 REFERENCE = "reference.npz"
 _CHECKED_SAMPLES = 8
 _IMAGE_DIMENSIONS = 4
@@ -70,6 +71,7 @@ def run(
     preprocess: str | Mapping[str, Any] | None,
     target: Mapping[str, Any] | None,
     samples: int,
+    compare: bool,
     folder: str,
 ) -> dict[str, Any]:
     """Write `SCHEME.tflite` into `folder` for every scheme that can be made, and `reference.npz` when there can be one.
@@ -87,10 +89,12 @@ def run(
     chosen = _preprocessing(preprocess, model.inputs)
     inputs = None if data is None else data.load(model.inputs, chosen, limit=samples)
     notes = list(model.notes)
-    report_progress("running the source on samples")
-    problem = _write_reference(model, inputs, chosen, Path(folder) / REFERENCE)
-    if problem is not None:
-        notes.append(f"the files were not compared with the source: {problem}")
+    if compare:
+        report_progress("running the source on samples")
+        (Path(folder) / CURRENT).write_text(COMPARING)
+        problem = _write_reference(model, inputs, chosen, Path(folder) / REFERENCE)
+        if problem is not None:
+            notes.append(f"the files were not compared with the source: {problem}")
     offer = None if target is None else codec.decode(RuntimeOffer, target, "target")
     failures = {}
     maker = _Maker(model, inputs, offer)
@@ -121,20 +125,20 @@ def _write_reference(
     model: SourceModel, inputs: Sequence[Inputs] | None, chosen: Preprocessing | None, path: Path
 ) -> str | None:
     """Write what the source computes on a few samples; return why it can't, when it can't."""
-    if inputs is None:
-        try:
-            inputs = sample_data.noise(model.inputs, chosen, count=_CHECKED_SAMPLES)
-        except ModelError as error:
-            return str(error)
-    asked = [inputs[i * len(inputs) // _CHECKED_SAMPLES] for i in range(_CHECKED_SAMPLES)]
-    if len(inputs) < _CHECKED_SAMPLES:
-        asked = list(inputs)
+    if inputs is None and model.loops:
+        return "it loops until a value says so, and on random inputs perhaps for ever; give --calibration"
     try:
+        known = sample_data.noise(model.inputs, chosen, count=_CHECKED_SAMPLES) if inputs is None else inputs
+        count = min(len(known), _CHECKED_SAMPLES)
+        asked = [known[i * len(known) // count] for i in range(count)]
         answers = [model.run(sample) for sample in asked]
+        again = model.run(asked[0])
     except ModelError as error:
         return str(error)
-    if any(output.dtype.kind not in "fiub" for answer in answers for output in answer):
-        return "its outputs are not numbers"
+    if any(output.dtype.kind not in "fiub" or not output.size for answer in answers for output in answer):
+        return "its outputs are not numbers, or none on these inputs"
+    if any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(answers[0], again, strict=True)):
+        return "it gives another answer each time"
     path.write_bytes(goldens.save(goldens.GoldenVectors(inputs=tuple(asked), outputs=tuple(answers))))
     return None
 

@@ -67,6 +67,10 @@ class SourceModel(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What was decided for the user, in sentences."""
 
+    @property
+    def loops(self) -> bool:
+        """Whether it holds loops that end when a value says so: on random inputs perhaps never."""
+
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh TFLiteConverter (of TensorFlow 1 or 2: the attributes are the same)."""
 

@@ -91,11 +91,17 @@ def cut(
     names = list(inputs) if inputs else wanted_inputs
     shapes.check_names(options.input_shapes, names)
     fixed = {
-        tensor_name: shapes.fix_shape(name, _dimensions(tensors[tensor_name]), options.input_shapes, names)
+        tensor_name: shapes.fix_shape(
+            name, _dimensions(tensors[tensor_name], nodes[_node(tensor_name)]), options.input_shapes, names
+        )
         for name, tensor_name in zip(names, wanted_inputs, strict=True)
     }
-    part = _between(graph_def, nodes, tensors, wanted_outputs, fixed)
-    return FrozenGraph(part, [_node(name) for name in wanted_inputs], wanted_outputs, notes=notes)
+    stored = _stored_small(graph, nodes, wanted_outputs)
+    if stored:
+        notes.append(f"{len(stored)} weights that were stored as integers are float again")
+    part = _between(graph_def, nodes, tensors, wanted_outputs, fixed, stored)
+    placed = {_node(name): shape for name, shape in fixed.items()}
+    return FrozenGraph(part, placed, wanted_outputs, notes=notes)
 
 
 def _parse(path: Path) -> Any:  # noqa: ANN401 - TensorFlow has no types
@@ -164,8 +170,28 @@ def _refuse_text(tensors: Mapping[str, Any], nodes: Mapping[str, Any], graph_def
         )
 
 
-def _dimensions(tensor: Any) -> list[int | None] | None:  # noqa: ANN401 - TensorFlow has no types
-    return None if tensor.shape.rank is None else tensor.shape.as_list()
+def _dimensions(tensor: Any, node: Any) -> list[int | None] | None:  # noqa: ANN401 - TensorFlow has no types
+    if tensor.shape.rank is not None:
+        dimensions: list[int | None] = tensor.shape.as_list()
+        return dimensions
+    # In graphs of before 2017 "no dimensions" may mean "unknown"; whoever wrote it down as a shape meant a number.
+    written = "shape" in node.attr and not node.attr["shape"].shape.unknown_rank
+    return [] if written and node.op == "Placeholder" else None
+
+
+def _stored_small(graph: Any, nodes: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401
+    """Return the values of Dequantize nodes that depend on constants only: weights of `quantize_weights`."""
+    import tensorflow as tf
+
+    found = [
+        name
+        for name in _ancestors(nodes, outputs, stop=())
+        if nodes[name].op == "Dequantize"
+        and not any(nodes[n].op.startswith("Placeholder") for n in _ancestors(nodes, [name], stop=()))
+    ]
+    with tf.compat.v1.Session(graph=graph) as session:
+        values: dict[str, Any] = session.run({name: f"{name}:0" for name in found})
+    return values
 
 
 def _ancestors(nodes: Mapping[str, Any], outputs: Iterable[str], stop: Iterable[str]) -> set[str]:
@@ -189,13 +215,14 @@ def _between(
     inputs: Mapping[str, Any],
     outputs: Sequence[str],
     fixed: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, Any],
 ) -> Any:  # noqa: ANN401
-    """Copy the nodes between inputs and outputs; every input becomes a placeholder of its fixed shape."""
+    """Copy the nodes between inputs and outputs; inputs become placeholders of fixed shapes, `stored` constants."""
     import tensorflow as tf
     from tensorflow.core.framework import graph_pb2
 
     begins = {_node(name): name for name in inputs}
-    needed = _ancestors(nodes, outputs, stop=begins)
+    needed = _ancestors(nodes, outputs, stop=(*begins, *stored))
     for name in begins:
         if name not in needed:
             raise UsageError(f"--input-arrays: no output depends on {name!r}")
@@ -210,6 +237,10 @@ def _between(
             placeholder = part.node.add(name=node.name, op="Placeholder")
             placeholder.attr["dtype"].type = inputs[name].dtype.base_dtype.as_datatype_enum
             placeholder.attr["shape"].shape.CopyFrom(tf.TensorShape(fixed[name]).as_proto())
+        elif node.name in stored:
+            constant = part.node.add(name=node.name, op="Const")
+            constant.attr["dtype"].type = tf.float32.as_datatype_enum
+            constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(stored[node.name], tf.float32))
         elif node.op == "Placeholder":
             raise UsageError(f"the outputs also need {node.name!r}, which is not among --input-arrays")
         else:

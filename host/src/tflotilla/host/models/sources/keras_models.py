@@ -63,7 +63,9 @@ def _freeze(model: Any, options: SourceOptions, notes: list[str]) -> FrozenFunct
         function = tf.function(infer).get_concrete_function(*specs)
     except Exception as error:  # a layer's own complaint about the shape
         raise ConversionError(f"the model can't be traced with these inputs: {_reason(error)}") from error
-    return FrozenFunction(function, notes=notes, output_names=tuple(getattr(model, "output_names", ())))
+    names = tuple(getattr(model, "output_names", ()))
+    # A recurrent layer makes as many steps as its input has.
+    return FrozenFunction(function, notes=notes, output_names=names, bounded=True)
 
 
 def _input_specs(model: Any, options: SourceOptions) -> list[Any]:  # noqa: ANN401 - Keras has no types

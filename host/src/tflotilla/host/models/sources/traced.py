@@ -15,15 +15,26 @@ from tflotilla.shared.contract.errors import ConversionError, ModelError
 from tflotilla.shared.contract.tensors import DType, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+_LOOPS = frozenset({"While", "StatelessWhile", "Enter"})
 
 
 class FrozenFunction:
     """A concrete function whose variables have become constants."""
 
-    def __init__(self, function: Any, *, notes: Sequence[str] = (), output_names: Sequence[str] = ()) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        function: Any,  # noqa: ANN401 - TensorFlow has no types
+        *,
+        notes: Sequence[str] = (),
+        output_names: Sequence[str] = (),
+        bounded: bool = False,
+    ) -> None:
+        """Freeze; `bounded` says that loops end after a number of steps that the input's shape fixes."""
         try:
             self._function = convert_variables_to_constants_v2(function, lower_control_flow=False)
         except (ValueError, tf.errors.OpError) as error:
@@ -34,6 +45,7 @@ class FrozenFunction:
         self.inputs = tuple(_spec(tensor) for tensor in self._function.inputs)
         self.output_names = tuple(output_names) or tuple(t.name.split(":")[0] for t in self._function.outputs)
         self.notes = tuple(notes)
+        self.loops = not bounded and _has_loops(self._function.graph.as_graph_def())
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh converter of TensorFlow 2."""
@@ -54,7 +66,7 @@ class FrozenGraph:
     def __init__(
         self,
         graph_def: Any,  # noqa: ANN401 - TensorFlow has no types
-        inputs: Sequence[str],
+        inputs: Mapping[str, tuple[int, ...]],
         outputs: Sequence[str],
         *,
         notes: Sequence[str] = (),
@@ -64,10 +76,14 @@ class FrozenGraph:
         with self._graph.as_default():
             tf.import_graph_def(graph_def, name="")
         self._inputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in inputs]
+        for tensor, shape in zip(self._inputs, inputs.values(), strict=True):
+            # Old graphs can't write "a single number" into the placeholder: there it means "unknown".
+            tensor.set_shape(shape)
         self._outputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
         self.inputs = tuple(_spec(tensor) for tensor in self._inputs)
         self.output_names = tuple(outputs)
         self.notes = tuple(notes)
+        self.loops = _has_loops(graph_def)
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh converter of TensorFlow 1: it alone understands the control flow of old graphs."""
@@ -81,6 +97,11 @@ class FrozenGraph:
             except (tf.errors.OpError, ValueError, TypeError) as error:
                 raise ModelError(f"TensorFlow can't run the source: {_first_line(error)}") from error
         return tuple(np.asarray(output) for output in outputs)
+
+
+def _has_loops(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
+    nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
+    return any(node.op in _LOOPS for node in nodes)
 
 
 def _tensor_name(name: str) -> str:
