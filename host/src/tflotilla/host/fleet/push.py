@@ -105,11 +105,12 @@ class _Run:
             message = f"{self.name}: its agent doesn't run; `tflotilla board bootstrap {self.name}` starts it"
             raise BoardError(message)
         if not self.handed_over:
-            serves = hello.serving is not None and hello.serving.digest == self.bundle.digest
-            if not serves:
-                preflight(self.name, self.fleet, self.bundle, hello)
-            offer = session.offer(self.bundle.digest)
-            if offer.current:
+            # The hello says it: not even the offer is sent.
+            if hello.serving is not None and hello.serving.digest == self.bundle.digest:
+                self.changed = False
+                return
+            preflight(self.name, self.fleet, self.bundle, hello)
+            if session.offer(self.bundle.digest).current:
                 self.changed = False
                 return
             self._tell(DeploymentState.TRANSFERRING)

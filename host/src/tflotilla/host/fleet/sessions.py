@@ -160,7 +160,9 @@ class Session:
         return line
 
     def _reply(self, timeout_s: float) -> Reply:
-        reply = session.reply_from_line(self._line(timeout_s))
+        line = self._line(timeout_s)
+        with self._named():
+            reply = session.reply_from_line(line)
         if reply.error is not None:
             raise self._error(reply.error, reply.message)
         return reply
@@ -179,9 +181,18 @@ class Session:
                     f"`tflotilla board bootstrap {self._link.board}` updates it"
                 )
                 raise ContractError(message)
-            return session.hello_from_line(line)
+            with self._named():
+                return session.hello_from_line(line)
         message = f"{self._link.board}: its shell prints before the agent can speak; clean its start-up files"
         raise BoardError(message)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except ContractError as error:
+            message = f"{self._link.board}: {error}"
+            raise ContractError(message) from error
 
     def _error(self, kind: str, message: str | None) -> errors.TflotillaError:
         return errors.from_wire(kind, f"{self._link.board}: {message or 'no reason given'}")

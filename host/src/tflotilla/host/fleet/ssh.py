@@ -45,6 +45,11 @@ _KEEPALIVE_S = 10
 _PIECE_BYTES = 32 << 10
 _STDERR_KEPT_BYTES = 4 << 10
 _DEFAULT_PORT = 22
+#: Broken or worn out, and every OpenSSH of the last ten years has better ones.
+_WEAK = {
+    "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
+    "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
+}
 
 # paramiko logs what we translate into errors; without a handler Python prints it on the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -367,6 +372,7 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, on
         "auth_timeout": AUTH_TIMEOUT_S,
         "channel_timeout": CHANNEL_TIMEOUT_S,
         "transport_factory": transport,
+        "disabled_algorithms": _WEAK,
     }
     if board.identity is not None:
         identity = fleet.resolve(board.identity)
