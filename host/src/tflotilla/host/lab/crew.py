@@ -94,7 +94,7 @@ LIVE_FIGURES = ("rate", "p50", "p99")
 
 def live_rows(view: FleetView, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return what the boards do now, a row each."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in names:
         board = view.boards.get(name)
         if board is None or board.metrics is None:

@@ -92,6 +92,7 @@ class Story:
             if not self._keep:
                 self._closing.callback(self._lab.down)
         boards = self._lab.boards
+        self._names = [board.name for board in boards]
         homes = [f"{board.home.parent.name}/{board.home.name}" for board in boards]
         took_s = time.monotonic() - started
         stage.table(
@@ -137,7 +138,7 @@ class Story:
                     _kb(file.compressed_bytes),
                     f"{score.accuracy:.2%}",
                     f"{(reference - score.accuracy) * 100:.2f}",
-                    terminal.duration(score.p50_ns),
+                    terminal.duration(score.stages["invoke"].p50_ns),
                 )
                 for file, score in judged
             ],
@@ -151,7 +152,7 @@ class Story:
                 "compressed_bytes": file.compressed_bytes,
                 "accuracy": score.accuracy,
                 "accuracy_lost": reference - score.accuracy,
-                "p50_ns": score.p50_ns,
+                "p50_ns": score.stages["invoke"].p50_ns,
                 "runtime": score.runtime,
             }
             for file, score in judged
@@ -411,10 +412,6 @@ class Story:
     def first_bundle(self) -> Path:
         """The release that serves at the end."""
         return self._first.path
-
-    @property
-    def _names(self) -> list[str]:
-        return [board.name for board in self._lab.boards]
 
     def _await_everywhere(self, bundle: Bundle) -> None:
         before = self._listener.tally

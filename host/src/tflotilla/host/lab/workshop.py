@@ -103,8 +103,17 @@ class Workshop:
         return report
 
     def judge(self, files: Sequence[Path]) -> list[evaluate.Score]:
-        """Return accuracy and latency of each file on the held-out digits."""
-        raise NotImplementedError
+        """Return accuracy and latency of each file on the held-out digits, with the newest runtime here."""
+        report = evaluate.evaluate(
+            evaluate.EvaluationRequest(
+                models=tuple(files),
+                data=self.held_out,
+                preprocess=digits.PREPROCESSING,
+                labels=self._labels,
+                runtimes=("ai-edge-litert",),
+            )
+        )
+        return list(report.scores)
 
     def release(self, model: Path, *, version: str, release: int, score: evaluate.Score | None = None) -> Bundle:
         """Sign a release of `digits`, with goldens from this machine's runtimes."""
