@@ -288,7 +288,13 @@ def _place(made: Path, target: Path) -> None:
         raise
 
 
-def accepted_by(inspection: ModelInspection) -> tuple[tuple[RuntimeOffer, bool], ...]:
-    """Return each measured runtime with whether its table accepts the file."""
-    offers = [RuntimeOffer(name=table.name, version=table.version) for table in compatibility.known_tables()]
-    return tuple((o, compatibility.check_runtime(inspection.requirements, o).ok) for o in sorted(offers))
+def accepting(inspection: ModelInspection) -> str:
+    """Name the oldest version of each runtime from which on every measured one accepts the ops; "" when none does."""
+    oldest: dict[str, str] = {}
+    for table in sorted(compatibility.known_tables(), key=lambda table: compatibility.version_key(table.version)):
+        offer = RuntimeOffer(name=table.name, version=table.version)
+        if compatibility.check_runtime(inspection.requirements, offer).ok:
+            oldest.setdefault(table.name, table.version)
+        else:
+            oldest.pop(table.name, None)
+    return ", ".join(f"{name} ≥ {version}" for name, version in sorted(oldest.items()))

@@ -32,6 +32,8 @@ _SHAPE_OF_LABELLED = (
 )
 _LABEL_COLUMNS = ("label", "index", "class")
 _ARRAYS = (".npy", ".npz")
+#: Resampling overshoots a little.
+_SLACK = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +62,9 @@ class Calibration:
             DatasetError: unreadable, empty, of another shape, or not finite; names the file.
 
         """
-        if preprocessing is None and self.path.suffix not in _ARRAYS:
+        if preprocessing is None and (self.path.suffix not in _ARRAYS or _holds_pixels(self.path, specs)):
             raise UsageError(
-                f"{self.path} holds images, and how they become inputs is half the model; say it with --preprocess "
+                f"{self.path} holds pixels, and how they become inputs is half the model; say it with --preprocess "
                 "(raw: 0..255, unit: 0..1, mobilenet: -1..1, …)"
             )
         try:
@@ -74,6 +76,8 @@ class Calibration:
             message = str(error)
             raise DatasetError(message if str(self.path) in message else f"{self.path}: {message}") from error
         for number, sample in enumerate(found):
+            if preprocessing is not None and self.path.suffix in _ARRAYS and len(specs) == 1:
+                _refuse_unprocessed(sample[0], preprocessing, self.path)
             for tensor, spec in zip(sample, specs, strict=True):
                 if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
                     raise DatasetError(f"{self.path}: sample {number} of input {spec.name!r} holds NaN or infinity")
@@ -232,6 +236,30 @@ def _from_folders(folder: Path, names: Sequence[str], classes: int, offset: int)
         files += found
         labels += [label] * len(found)
     return LabelledData(path=folder, labels=tuple(labels), files=tuple(files))
+
+
+def _holds_pixels(path: Path, specs: Sequence[TensorSpec]) -> bool:
+    """Whether arrays of bytes are meant for an input of real numbers."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            bytes_only = all(archive[name].dtype == np.uint8 for name in archive.files)
+    except AttributeError:
+        bytes_only = np.load(path, mmap_mode="r", allow_pickle=False).dtype == np.uint8
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return False  # whoever loads it says what is wrong
+    return bytes_only and all(spec.dtype == "float32" for spec in specs)
+
+
+def _refuse_unprocessed(sample: NDArray[Any], preprocessing: Preprocessing, path: Path) -> None:
+    """Floats are taken as already preprocessed; refuse those that the preprocessing can't have made."""
+    edges = [(pixel - m) / s for pixel in (0.0, 255.0) for m in preprocessing.mean for s in preprocessing.std]
+    low, high = min(edges), max(edges)
+    slack = _SLACK * (high - low)
+    if sample.min() < low - slack or sample.max() > high + slack:
+        raise DatasetError(
+            f"{path}: its numbers reach from {sample.min():g} to {sample.max():g}, but --preprocess makes {low:g} to "
+            f"{high:g}; floats are taken as already preprocessed, bytes (uint8) as pixels"
+        )
 
 
 def _places(names: Sequence[str]) -> Mapping[str, int]:
