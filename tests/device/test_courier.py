@@ -11,6 +11,7 @@ from tests import brokers
 from tflotilla.device.courier import COMMIT_CONNECTED_S, DENIED_S, SILENCE_S, Courier
 from tflotilla.device.outbox import Outbox
 from tflotilla.device.reporting import Envelopes
+from tflotilla.device.transports import Lost
 from tflotilla.device.transports.memory import MemoryBroker, MemoryTransport
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.messages import Ack, Event, Message
@@ -34,6 +35,7 @@ class Desk:
         self.now = 1000.0
         self.outbox = Outbox(folder / "outbox.db", max_bytes=16 << 20)
         self.requests: list[tuple[str, bytes]] = []
+        self.troubles: list[str] = []
         self.connections = 0
         self.boot = boot
         self.courier = Courier(
@@ -43,6 +45,7 @@ class Desk:
             confirm=confirm,
             on_connected=self._count,
             on_request=lambda channel, payload: self.requests.append((channel, payload)),
+            on_trouble=self.troubles.append,
             clock=lambda: self.now,
         )
         self.transport = MemoryTransport(
@@ -195,6 +198,20 @@ def test_an_outage_leaves_no_gap(desk: Desk) -> None:
     at(desk, story)
 
 
+def test_a_lasting_trouble_is_told_once(desk: Desk) -> None:
+    desk.broker.refuses = "the broker refuses this board: Not authorized"
+
+    async def story() -> None:
+        await desk.until(lambda: desk.courier.problem is not None)
+        for _ in range(5):
+            desk.courier.take(Lost(reason=desk.broker.refuses or "", refused=True))
+
+        assert desk.troubles == ["the broker refuses this board: Not authorized; reports are kept meanwhile"]
+        assert desk.courier.refused
+
+    at(desk, story)
+
+
 def test_what_was_on_its_way_when_the_connection_broke_is_sent_again(desk: Desk) -> None:
     async def story() -> None:
         await desk.until(lambda: desk.courier.connected)
@@ -235,9 +252,8 @@ def test_a_denied_channel_does_not_hold_up_the_others(desk: Desk) -> None:
         for _ in range(40):
             desk.report(1, "event")
             desk.report(1, "benchmark")
-        await desk.until(lambda: len(desk.arrived("tflotilla/t/pi-1/benchmark")) == 40)
+        await desk.until(lambda: len(desk.arrived("tflotilla/t/pi-1/benchmark")) == 40 and desk.outbox.rows == 40)
 
-        assert desk.outbox.rows == 40
         assert desk.courier.problem == "the broker refuses this board's event: Not authorized"
 
     at(desk, story)

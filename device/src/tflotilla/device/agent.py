@@ -172,6 +172,7 @@ class Agent:
             confirm=settings.reporting.confirm,
             on_connected=self._on_connected,
             on_request=self._on_request,
+            on_trouble=self._on_trouble,
         )
         hooks = Hooks(
             on_report=self._on_report,
@@ -283,6 +284,11 @@ class Agent:
     def _on_connected(self) -> None:
         self._courier.tell("availability", self._availability("online"))
         self._publish_state()
+
+    def _on_trouble(self, message: str) -> None:
+        # It reaches the broker when the trouble is over; until then the log and the control socket's state tell it.
+        self.event("error" if self._courier.refused else "warning", "reporting", message)
+        self._touch()
 
     def _availability(self, status: Literal["online", "offline"]) -> bytes:
         bundle = self._keeper.bundle if status == "online" else None

@@ -57,15 +57,17 @@ class Courier:
         confirm: Literal["broker", "collector"],
         on_connected: Callable[[], None],
         on_request: Callable[[str, bytes], None],
+        on_trouble: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_request` gets the channel (`command/state`) and the payload."""
+        """`on_request` gets the channel (`command/state`) and the payload; `on_trouble` each new trouble, once."""
         self._outbox = outbox
         self._envelopes = envelopes
         self._fleet = fleet
         self._confirm = confirm
         self._on_connected = on_connected
         self._on_request = on_request
+        self._on_trouble = on_trouble
         self._clock = clock
         self._transport: Transport | None = None
         self._wake = asyncio.Event()
@@ -152,9 +154,10 @@ class Courier:
         self._on_connected()
 
     def _on_loss(self, lost: Lost) -> None:
-        if lost.reason != self.problem:
-            _LOG.warning("%s; reports are kept meanwhile", lost.reason)
+        new = lost.reason != self.problem
         self.connected, self.refused, self.problem = False, lost.refused, lost.reason
+        if new:
+            self._on_trouble(f"{lost.reason}; reports are kept meanwhile")
         self._in_flight.clear()
         if self._commit_at is not None:
             self._commit_at = self._clock()
@@ -182,7 +185,7 @@ class Courier:
         self.problem = f"the broker refuses this board's {channel}: {reason}"
         if self.problem not in self._told:
             self._told.add(self.problem)
-            _LOG.warning("%s; tried again in %.0f s", self.problem, wait_s)
+            self._on_trouble(f"{self.problem}; tried again in {wait_s:.0f} s")
         self._retry_at = min(now + wait_s, self._retry_at or float("inf"))
 
     def _on_message(self, received: Received) -> None:
@@ -285,8 +288,8 @@ class Courier:
         if self._outbox.problem is not None:
             # Not again at once: a full disk stays full for a while.
             self._commit_at = self._clock() + COMMIT_CONNECTED_S
-        if self._outbox.problem != before:
-            _LOG.log(logging.ERROR if self._outbox.problem else logging.INFO, self._outbox.problem or "disk is fine")
+        if self._outbox.problem is not None and self._outbox.problem != before:
+            self._on_trouble(self._outbox.problem)
 
     def _next_due_s(self) -> float:
         now = self._clock()
