@@ -10,10 +10,9 @@ import os
 import sys
 
 import click
-import typer
-import typer.main
 
 from tflotilla.host.cli.output import complain
+from tflotilla.host.cli.plain_typer import typer
 from tflotilla.shared.contract.errors import TflotillaError
 
 EXIT_BUG = 70
@@ -75,9 +74,6 @@ def _keep_examples_whole(command: click.Command) -> None:
     for child in getattr(command, "commands", {}).values():
         _keep_examples_whole(child)
 
-
-# Without this, typer escapes "[required]" for a rich that does not print it.
-vars(typer.core)["rich"] = None
 
 app = typer.Typer(
     cls=_Commands,
