@@ -1,0 +1,141 @@
+"""Random values of the contract's dataclasses, for round-trip laws: equal seeds give equal values.
+
+Driven by the type hints, so a field that is added is covered. Types that check their own values are drawn from the
+ranges they allow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from tflotilla.shared.contract import agent_config, manifest, processing
+
+if TYPE_CHECKING:
+    import random
+
+T = TypeVar("T")
+#: What people name things: spaces, quotes, shell words, umlauts, other scripts, emoji, control characters, nothing.
+_TEXTS = (
+    "",
+    "digits",
+    "a b",
+    'it\'s "quoted"',
+    "$(reboot)",
+    "Käse",
+    "猫",
+    "🦜",
+    "line\nbreak",
+    "\x00",
+    "null",
+    "1",
+    "x" * 300,
+)
+_SPECIAL: dict[type, Callable[[random.Random], Any]] = {}
+
+
+def value_of(kind: type[T], rng: random.Random) -> T:
+    """Return a random value of a type that the codec knows."""
+    return cast("T", _value(kind, rng))
+
+
+def _value(kind: Any, rng: random.Random) -> Any:  # noqa: ANN401, PLR0911 - one case a line
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if rng.random() < 0.3 else _value(next(a for a in arguments if a is not type(None)), rng)
+    if origin is Literal:
+        return rng.choice(arguments)
+    if origin is tuple:
+        return tuple(_value(arguments[0], rng) for _ in range(rng.randint(0, 3)))
+    if origin is not None and issubclass(origin, Mapping):
+        return {rng.choice(_TEXTS): _value(arguments[1], rng) for _ in range(rng.randint(0, 3))}
+    if kind in _SPECIAL:
+        return _SPECIAL[kind](rng)
+    if dataclasses.is_dataclass(kind):
+        return build(cast("type", kind), rng)
+    return _scalar(kind, rng)
+
+
+def build(kind: type[T], rng: random.Random, /, **given: Any) -> T:  # noqa: ANN401 - fields of any type
+    """Build a dataclass; fields that are not given are drawn."""
+    hints = typing.get_type_hints(kind)
+    fields = dataclasses.fields(cast("Any", kind))
+    return kind(**{f.name: given[f.name] if f.name in given else _value(hints[f.name], rng) for f in fields})
+
+
+def _scalar(kind: Any, rng: random.Random) -> Any:  # noqa: ANN401
+    if kind is Any:
+        return rng.choice([None, True, 3, -0.5, "text", [1, [2]], {"a": {"b": []}}])
+    if issubclass(kind, enum.Enum):
+        return rng.choice(list(kind))
+    if kind is bool:
+        return rng.random() < 0.5
+    if kind is int:
+        return rng.choice([0, 1, -1, rng.randint(-(2**63), 2**63)])
+    if kind is float:
+        return rng.choice([0.0, -0.0, 1e-300, 1e300, 0.1, float(rng.randint(0, 9)), rng.uniform(-1e6, 1e6)])
+    if kind is str:
+        return rng.choice(_TEXTS)
+    message = f"no random {kind}"
+    raise TypeError(message)
+
+
+def _word(rng: random.Random) -> str:
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(rng.randint(1, 20)))
+
+
+def _sha256(rng: random.Random) -> str:
+    return f"{rng.getrandbits(256):064x}"
+
+
+def _preprocessing(rng: random.Random) -> processing.Preprocessing:
+    colour = rng.choice(get_args(processing.Colour))
+    count = rng.choice([1, 1 if colour == "gray" else 3])
+    mean = tuple(rng.uniform(0, 255) for _ in range(count))
+    return build(processing.Preprocessing, rng, colour=colour, mean=mean, std=tuple(m + 1 for m in mean))
+
+
+def _file_entry(rng: random.Random) -> manifest.FileEntry:
+    return manifest.FileEntry(size=rng.randint(0, 2**40), sha256=_sha256(rng))
+
+
+def _manifest(rng: random.Random) -> manifest.Manifest:
+    names = [
+        manifest.MODEL,
+        manifest.GOLDENS,
+        *rng.sample([manifest.LABELS, "notes.txt", "a-1_b.bin"], rng.randint(0, 3)),
+    ]
+    return build(
+        manifest.Manifest,
+        rng,
+        schema=manifest.SCHEMA,
+        name=_word(rng),
+        version=f"{rng.randint(0, 9)}.{rng.randint(0, 9)}+{_word(rng)}",
+        release=rng.randint(1, 2**31),
+        files={name: _file_entry(rng) for name in names},
+    )
+
+
+def _source_config(rng: random.Random) -> agent_config.SourceConfig:
+    return build(agent_config.SourceConfig, rng, kind="folder", interval_ms=rng.uniform(0, 1e4))
+
+
+_SPECIAL |= {
+    processing.Preprocessing: _preprocessing,
+    processing.Postprocessing: lambda rng: build(processing.Postprocessing, rng, top_k=rng.randint(1, 9)),
+    manifest.FileEntry: _file_entry,
+    manifest.Manifest: _manifest,
+    agent_config.MqttConfig: lambda rng: build(
+        agent_config.MqttConfig, rng, port=rng.randint(1, 65535), keepalive_s=rng.randint(1, 99)
+    ),
+    agent_config.InferenceConfig: lambda rng: build(agent_config.InferenceConfig, rng, num_threads=rng.randint(1, 64)),
+    agent_config.SourceConfig: _source_config,
+    agent_config.ReportingConfig: lambda rng: build(
+        agent_config.ReportingConfig, rng, window_s=rng.uniform(0.05, 3600), outbox_max_mib=rng.uniform(1, 1e4)
+    ),
+    agent_config.AgentConfig: lambda rng: build(agent_config.AgentConfig, rng, board=_word(rng), fleet=_word(rng)),
+}
