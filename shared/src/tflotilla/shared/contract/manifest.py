@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.errors import ContractError
@@ -73,6 +73,12 @@ class GoldenPolicy:
 
     Integer outputs may differ by `tolerance_lsb` quantization steps, float outputs by `tolerance_absolute` plus
     `tolerance_relative` times the largest magnitude of that output.
+
+    `elementwise` compares number by number. `detections` is for the outputs of TFLite_Detection_PostProcess, where
+    boxes of nearly equal score swap places between kernels: every detection of either side that scores `min_score` or
+    more needs one of its own on the other, of the same class, with an intersection over union of `min_iou` and a score
+    within the tolerance of floats. A reader that doesn't know the word compares number by number: too strict, not too
+    lax.
     """
 
     count: int
@@ -83,6 +89,9 @@ class GoldenPolicy:
     #: Runtimes of the host that load the model and compute something else, `tflite-runtime==2.14.0`: preflight refuses
     #: boards that have no other.
     not_reproduced_by: tuple[str, ...] = ()
+    comparison: Literal["elementwise", "detections"] = "elementwise"
+    min_iou: float = 0.5
+    min_score: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

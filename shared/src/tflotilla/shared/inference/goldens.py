@@ -20,6 +20,7 @@ import numpy as np
 
 from tflotilla.shared.contract.errors import ContractError, ModelError
 from tflotilla.shared.contract.manifest import GOLDENS
+from tflotilla.shared.inference import detections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,10 +127,13 @@ def compare(expected: Tensors, actual: Tensors, specs: tuple[TensorSpec, ...], p
 
     Quantized integers may differ by `tolerance_lsb` steps; floats by `tolerance_absolute` plus `tolerance_relative`
     times the largest finite magnitude expected in that output; everything else (indices, texts) must be equal.
+    The detections of a detector are compared as sets instead where the policy says so.
     """
     if not len(expected) == len(actual) == len(specs):
         reason = f"{len(actual)} outputs, {len(expected)} expected by the goldens, {len(specs)} by the model"
         return GoldenVerdict(ok=False, worst_lsb=None, worst_absolute=None, reason=reason)
+    if policy.comparison == "detections":
+        return _compare_detections(expected, actual, specs, policy)
     return _merge(
         [_compare_output(e, a, spec, policy) for e, a, spec in zip(expected, actual, specs)]  # noqa: B905 - see above
     )
@@ -162,6 +166,31 @@ def reproduce(loaded: LoadedModel, vectors: GoldenVectors, policy: GoldenPolicy)
     return _merge(verdicts)
 
 
+def _compare_detections(
+    expected: Tensors, actual: Tensors, specs: tuple[TensorSpec, ...], policy: GoldenPolicy
+) -> GoldenVerdict:
+    def missed(reason: str, absolute: float | None = None) -> GoldenVerdict:
+        return GoldenVerdict(ok=False, worst_lsb=None, worst_absolute=absolute, reason=reason)
+
+    for wanted, got, spec in zip(expected, actual, specs):  # noqa: B905 - `compare` has counted
+        if (objection := _form_objection(wanted, got)) is not None:
+            return missed(f"output {spec.name!r} {objection}")
+    try:
+        golden, found = detections.read(expected, specs), detections.read(actual, specs)
+    except (ModelError, ValueError) as error:
+        return missed(str(error))
+    tolerance = policy.tolerance_absolute + policy.tolerance_relative * golden.best
+    matching = detections.match(
+        golden, found, floor=policy.min_score, score_tolerance=tolerance, min_iou=policy.min_iou
+    )
+    limits = f"same class, score within {tolerance:.3g}, boxes that overlap by {policy.min_iou:.0%}"
+    if matching.lost:
+        return missed(f"a detection of {matching.lost[0]} is not there ({limits})", matching.worst_score)
+    if matching.extra:
+        return missed(f"a detection of {matching.extra[0]} was not expected ({limits})", matching.worst_score)
+    return GoldenVerdict(ok=True, worst_lsb=None, worst_absolute=matching.worst_score)
+
+
 def _compare_output(
     expected: NDArray[Any], actual: NDArray[Any], spec: TensorSpec, policy: GoldenPolicy
 ) -> GoldenVerdict:
@@ -169,9 +198,8 @@ def _compare_output(
         return GoldenVerdict(ok=False, worst_lsb=lsb, worst_absolute=absolute, reason=f"output {spec.name!r} {reason}")
 
     expected, actual = _plain(expected), _plain(actual)
-    same_dtype = expected.dtype == actual.dtype or expected.dtype.kind == actual.dtype.kind == "S"
-    if expected.shape != actual.shape or not same_dtype:
-        return missed(f"is {actual.dtype} {actual.shape}, expected {expected.dtype} {expected.shape}")
+    if (objection := _form_objection(expected, actual)) is not None:
+        return missed(objection)
     kind = _kind(expected.dtype, spec)
     if kind == "exact":
         if np.array_equal(expected, actual):
@@ -185,6 +213,13 @@ def _compare_output(
             return missed(f"differs by {lsb} LSB, at most {policy.tolerance_lsb} allowed", lsb=lsb)
         return GoldenVerdict(ok=True, worst_lsb=lsb, worst_absolute=None)
     return _compare_floats(expected.astype(np.float64), actual.astype(np.float64), policy, missed)
+
+
+def _form_objection(expected: NDArray[Any], actual: NDArray[Any]) -> str | None:
+    same_dtype = expected.dtype == actual.dtype or expected.dtype.kind == actual.dtype.kind == "S"
+    if expected.shape == actual.shape and same_dtype:
+        return None
+    return f"is {actual.dtype} {actual.shape}, expected {expected.dtype} {expected.shape}"
 
 
 def _compare_floats(
