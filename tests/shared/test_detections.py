@@ -113,6 +113,7 @@ def test_nothing_in_place_of_something_never_passes_however_low_it_scores() -> N
 
 def test_nothing_where_nothing_was_expected_passes_and_something_does_not() -> None:
     assert _compare(_outputs(), _outputs(count=6)).ok
+    assert _compare(_outputs(count=6), _outputs()).ok
     assert not _compare(_outputs(), _outputs(CAT)).ok
 
 
@@ -166,7 +167,7 @@ def test_a_full_list_is_no_excuse_for_having_nothing_right() -> None:
 def test_neighbours_of_one_class_are_not_robbed_of_their_partners() -> None:
     """Each of two near boxes fits a third; who takes it first must not decide."""
     left, middle, right = ((0.0, x, 1.0, x + 1.0) for x in (0.0, 0.12, 0.24))
-    expected = _outputs((1, 0.8, middle), (1, 0.8, left))
+    expected = _outputs((1, 0.81, middle), (1, 0.8, left))
 
     for actual in (_outputs((1, 0.8, left), (1, 0.8, right)), _outputs((1, 0.8, right), (1, 0.8, left))):
         assert _compare(expected, actual).ok
@@ -174,13 +175,12 @@ def test_neighbours_of_one_class_are_not_robbed_of_their_partners() -> None:
 
 
 def test_someone_above_the_floor_takes_the_partner_of_someone_below_it() -> None:
-    """One golden above the floor and one below stand where the board has two above: each gets its own."""
+    """The one below the floor fits better, and can be left alone."""
     box, beside = (0.0, 0.0, 1.0, 1.0), (0.0, 0.1, 1.0, 1.1)
-    expected = _outputs((1, 0.51, box), (1, 0.49, beside))
-    actual = _outputs((1, 0.5, beside), (1, 0.5, box))
+    one, two = _outputs((1, 0.51, box)), _outputs((1, 0.51, beside), (1, 0.49, box))
 
-    assert _compare(expected, actual).ok
-    assert _compare(actual, expected).ok
+    assert _compare(one, two).ok
+    assert _compare(two, one).ok
 
 
 def test_quantized_outputs_are_compared_as_the_real_numbers_they_are() -> None:
@@ -254,15 +254,15 @@ def test_any_order_and_little_noise_pass_and_any_one_change_does_not(seed: int) 
         assert not _compare(expected, _outputs(*found, room=room)).ok, what
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_pairing_is_as_good_as_trying_every_pairing(seed: int) -> None:
     """Crowded boxes of one class, where greed goes wrong, against brute force over all pairings."""
     rng = random.Random(seed)  # noqa: S311 - a test wants the same crowds each time
-    crowds = []
-    for _ in range(2):
-        size = rng.randint(1, 5)
-        places = [rng.randint(0, 5) / 10 for _ in range(size)]
-        crowds.append([(1, rng.choice([0.48, 0.5, 0.52]), (0.0, x, 1.0, x + 1.0)) for x in places])
+    # Shifted by at most one place, in most cases: pairings exist, but not every partner that fits leaves one for all.
+    places = [rng.randint(0, 5) / 10 for _ in range(rng.randint(1, 5))]
+    shifted = [x + rng.choice([-0.1, 0.0, 0.1]) for x in places]
+    shifted[0] += rng.choice([0.0, 0.0, 0.1])
+    crowds = [[(1, rng.choice([0.49, 0.5, 0.51]), (0.0, x, 1.0, x + 1.0)) for x in xs] for xs in (places, shifted)]
     one, other = (detections.read(_outputs(*crowd), SPECS) for crowd in crowds)
     matching = detections.match(one, other, floor=0.5, score_tolerance=0.03, min_iou=0.7)
 
