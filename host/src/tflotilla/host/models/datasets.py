@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tflotilla.host.bundles import samples
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.inference.images import IMAGE_SUFFIXES, list_images
+from tflotilla.shared.inference.preprocessing import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ _LABEL_COLUMNS = ("label", "index", "class")
 _ARRAYS = (".npy", ".npz")
 #: Resampling overshoots a little.
 _SLACK = 0.05
+_LEAST_UNSATURATED = 0.5
+_LEAST_USED = 1 / 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,22 +241,56 @@ def _from_folders(folder: Path, names: Sequence[str], classes: int, offset: int)
     return LabelledData(path=folder, labels=tuple(labels), files=tuple(files))
 
 
+def real_range(preprocessing: Preprocessing) -> tuple[float, float]:
+    """Return the least and the greatest number that a preprocessing makes of pixels."""
+    edges = [(pixel - m) / s for pixel in (0.0, 255.0) for m in preprocessing.mean for s in preprocessing.std]
+    return min(edges), max(edges)
+
+
+def refuse_foreign_range(preprocessing: Preprocessing, spec: TensorSpec) -> None:
+    """Refuse a preprocessing that can't be the one a quantized input was calibrated with.
+
+    Raises:
+        UsageError: most pixels would saturate, or fall on a few levels.
+
+    """
+    if spec.quantization is None or spec.dtype not in ("uint8", "int8", "int16"):
+        return
+    scale, zero_point = spec.quantization.scales[0], spec.quantization.zero_points[0]
+    limits = np.iinfo(spec.dtype)
+    least, greatest = sorted((scale * (limits.min - zero_point), scale * (limits.max - zero_point)))
+    low, high = real_range(preprocessing)
+    shared = min(high, greatest) - max(low, least)
+    if shared < _LEAST_UNSATURATED * (high - low) or shared < _LEAST_USED * (greatest - least):
+        raise UsageError(
+            f"--preprocess makes {low:g} to {high:g} of pixels, input {spec.name!r} was calibrated for {least:.3g} to "
+            f"{greatest:.3g}; is it {_near(least, greatest)}?"
+        )
+
+
+def _near(least: float, greatest: float) -> str:
+    """Name the preset whose range is nearest."""
+    distances = {
+        name: abs(low - least) + abs(high - greatest)
+        for name, (low, high) in ((name, real_range(preset)) for name, preset in PRESETS.items())
+    }
+    return min(distances, key=lambda name: distances[name])
+
+
 def _holds_pixels(path: Path, specs: Sequence[TensorSpec]) -> bool:
     """Whether arrays of bytes are meant for an input of real numbers."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            bytes_only = all(archive[name].dtype == np.uint8 for name in archive.files)
-    except AttributeError:
-        bytes_only = np.load(path, mmap_mode="r", allow_pickle=False).dtype == np.uint8
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return False  # whoever loads it says what is wrong
+    bytes_only = all(array.dtype == np.uint8 for array in arrays)
     return bytes_only and all(spec.dtype == "float32" for spec in specs)
 
 
 def _refuse_unprocessed(sample: NDArray[Any], preprocessing: Preprocessing, path: Path) -> None:
     """Floats are taken as already preprocessed; refuse those that the preprocessing can't have made."""
-    edges = [(pixel - m) / s for pixel in (0.0, 255.0) for m in preprocessing.mean for s in preprocessing.std]
-    low, high = min(edges), max(edges)
+    low, high = real_range(preprocessing)
     slack = _SLACK * (high - low)
     if sample.min() < low - slack or sample.max() > high + slack:
         raise DatasetError(

@@ -211,6 +211,8 @@ def _subject(path: Path, request: EvaluationRequest, folder: Path) -> _Subject:
     if isinstance(chosen, str):
         shape = inspection.inputs[0].shape if inspection.inputs else ()
         chosen = preprocessing.parse(chosen, channels=shape[-1] if len(shape) == _IMAGE_DIMENSIONS else None)
+    if chosen is not None and inspection.inputs:
+        datasets.refuse_foreign_range(chosen, inspection.inputs[0])
     labels = datasets.read_labels(request.labels) if request.labels is not None else ()
     return _Subject(given=path, file=path, inspection=inspection, preprocessing=chosen, labels=labels)
 

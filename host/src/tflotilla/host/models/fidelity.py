@@ -3,7 +3,7 @@
 Version numbers can't be trusted: a runtime may accept a file and answer zeros. So every file is run, in a child
 process, on samples whose answers the source gave in TensorFlow, and the signal-to-quantization-noise ratio is taken:
 
-    SQNR = 20 log10(deviation of the source's output / RMS of the difference)   in dB; outputs of all zeros give 0 dB
+    SQNR = 20 log10(deviation of the source's output / RMS of the difference)   in dB; all zeros give 0 or less
 
 What it does NOT do: measure accuracy. A good SQNR on few samples is sanity, not proof; `evaluate` proves.
 """

@@ -1,0 +1,176 @@
+"""Accuracy and latency of real (tiny) models on real runtimes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import catalogue, models_made
+from tests.host.bundles import making
+from tflotilla.host.bundles import archive
+from tflotilla.host.models.evaluate import EvaluationRequest, evaluate
+from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
+from tflotilla.shared.contract.tensors import QuantizationScheme
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LITERT = "ai-edge-litert"
+PREPROCESS = "unit"
+
+
+def class_folders(folder: Path, *, per_class: int = 2) -> Path:
+    for label in range(models_made.CLASSES):
+        for number in range(per_class):
+            file = folder / str(label) / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(models_made.noisy(label, number)).save(file)
+    return folder
+
+
+def test_one_table_for_models_and_runtimes_with_the_float_model_as_the_measure(tmp_path: Path) -> None:
+    models = tuple(
+        making.model(tmp_path, name) for name in ("tiny_classifier_float", "tiny_classifier", "tiny_classifier_shifted")
+    )
+    told: list[str] = []
+
+    report = evaluate(
+        EvaluationRequest(models=models, data=class_folders(tmp_path / "data"), preprocess=PREPROCESS), told.append
+    )
+
+    by_model = [(score.model.stem, score.accuracy, score.float_accuracy) for score in report.scores]
+    runtimes = {score.runtime for score in report.scores}
+    assert by_model == [
+        (name, accuracy, 1.0)
+        for name, accuracy in (
+            ("tiny_classifier_float", 1.0),
+            ("tiny_classifier", 1.0),
+            ("tiny_classifier_shifted", 0.0),
+        )
+        for _ in runtimes
+    ]
+    assert report.refusals == ()
+    score = report.scores[0]
+    assert (score.samples, score.scheme, score.top5) == (20, QuantizationScheme.FLOAT32, 1.0)
+    assert set(score.stages) == {"decode", "preprocess", "invoke", "postprocess", "total"}
+    assert score.stages["decode"].count == 20
+    assert score.stages["total"].p50_ns > score.stages["invoke"].p50_ns > 0
+    assert not score.enough_for_p90
+
+
+def test_a_bundle_brings_its_own_preprocessing_and_labels(tmp_path: Path) -> None:
+    bundle = tmp_path / "tiny.tflb"
+    archive.write(bundle, making.members(tmp_path))
+    data = tmp_path / "data"
+    for label, name in enumerate(models_made.LABELS):
+        (data / name).mkdir(parents=True)
+        Image.fromarray(models_made.pattern(label)).save(data / name / "1.png")
+
+    report = evaluate(EvaluationRequest(models=(bundle,), data=data, runtimes=(LITERT,)))
+
+    assert [score.accuracy for score in report.scores] == [1.0]
+
+
+def test_arrays_of_pixels_and_of_real_numbers_score_the_same(tmp_path: Path) -> None:
+    pixels = np.stack([models_made.noisy(label, 1) for label in range(models_made.CLASSES)])
+    labels = np.arange(models_made.CLASSES)
+    np.savez(tmp_path / "pixels.npz", x=pixels, y=labels)
+    np.savez(tmp_path / "real.npz", x=(pixels / 255).astype(np.float32), y=labels)
+    model = making.model(tmp_path, "tiny_classifier")
+
+    for name in ("pixels", "real"):
+        request = EvaluationRequest(
+            models=(model,), data=tmp_path / f"{name}.npz", preprocess=PREPROCESS, runtimes=(LITERT,), limit=5
+        )
+        (score,) = evaluate(request).scores
+        assert (score.accuracy, score.samples) == (1.0, 5)
+
+
+def test_a_runtime_that_refuses_a_model_costs_that_row_and_not_the_others(tmp_path: Path) -> None:
+    good, bad = making.model(tmp_path, "tiny_classifier"), making.model(tmp_path, "op_version_too_high")
+    data = class_folders(tmp_path / "data", per_class=1)
+
+    report = evaluate(EvaluationRequest(models=(bad, good), data=data, preprocess=PREPROCESS, runtimes=(LITERT,)))
+
+    assert [score.model for score in report.scores] == [good]
+    (refusal,) = report.refusals
+    assert refusal.model == bad
+    assert "FULLY_CONNECTED" in refusal.reason
+    with pytest.raises(ModelError, match="FULLY_CONNECTED"):
+        evaluate(EvaluationRequest(models=(bad,), data=data, preprocess=PREPROCESS, runtimes=(LITERT,)))
+
+
+def test_labels_that_do_not_fit_the_outputs_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\n")
+    model = making.model(tmp_path, "tiny_classifier")
+    data = class_folders(tmp_path / "data", per_class=1)
+
+    with pytest.raises(DatasetError, match="has 10 outputs and 2 labels"):
+        evaluate(EvaluationRequest(models=(model,), data=data, preprocess=PREPROCESS, labels=labels))
+    with pytest.raises(DatasetError, match=r"label 19 has no output; the model has 10 \(0\.\.9\)"):
+        evaluate(EvaluationRequest(models=(model,), data=data, preprocess=PREPROCESS, label_offset=10))
+
+
+def test_what_can_not_be_evaluated_is_said_in_one_line(tmp_path: Path) -> None:
+    model = making.model(tmp_path, "tiny_classifier")
+    data = class_folders(tmp_path / "data", per_class=1)
+    np.savez(tmp_path / "wide.npz", x=np.zeros((2, 9, 9), np.float32), y=np.array([0, 1]))
+    (tmp_path / "bad.tflite").write_bytes(b"nonsense")
+    (tmp_path / "photo.png").write_bytes((data / "0" / "0.png").read_bytes())
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "photo.png").write_bytes((data / "0" / "0.png").read_bytes())
+
+    with pytest.raises(UsageError, match="say it with --preprocess"):
+        evaluate(EvaluationRequest(models=(model,), data=data))
+    with pytest.raises(UsageError, match="known runtimes are tflite-runtime, ai-edge-litert"):
+        evaluate(EvaluationRequest(models=(model,), data=data, runtimes=("onnx",)))
+    with pytest.raises(UsageError, match="say colour=gray"):
+        evaluate(EvaluationRequest(models=(model,), data=data, preprocess="unit,colour=rgb", runtimes=(LITERT,)))
+    with pytest.raises(ModelError, match="no TFL3 mark"):
+        evaluate(EvaluationRequest(models=(tmp_path / "bad.tflite",), data=data))
+    with pytest.raises(DatasetError, match="images without labels; labelled data is a folder with one subfolder"):
+        evaluate(EvaluationRequest(models=(model,), data=flat, preprocess=PREPROCESS))
+    with pytest.raises(DatasetError, match=r"a sample has shape \(9, 9\), the model takes \(1, 8, 8, 1\)"):
+        evaluate(EvaluationRequest(models=(model,), data=tmp_path / "wide.npz", runtimes=(LITERT,)))
+    (data / "3" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"3/0\.png is not an image"):
+        evaluate(EvaluationRequest(models=(model,), data=data, preprocess=PREPROCESS, runtimes=(LITERT,)))
+
+
+@pytest.mark.catalogue
+def test_a_real_classifier_recognizes_real_photos_with_its_background_class() -> None:
+    request = EvaluationRequest(
+        models=(catalogue.path("models/imagenet/coral/mobilenet_v2_1.0_224_quant.tflite"),),
+        data=catalogue.path("data/caltech101_imagenet_subset"),
+        preprocess="mobilenet",
+        runtimes=(LITERT,),
+        limit=56,
+        label_offset=1,
+    )
+
+    (score,) = evaluate(request).scores
+
+    assert score.accuracy > 0.6
+    assert score.top5 is not None
+    assert score.top5 > 0.8
+
+
+def test_a_preprocessing_that_saturates_a_quantized_input_is_refused(tmp_path: Path) -> None:
+    model = making.model(tmp_path, "tiny_classifier")
+    data = class_folders(tmp_path / "data", per_class=1)
+
+    with pytest.raises(UsageError, match=r"makes 0 to 255 of pixels, input .* was calibrated for 0 to 1; is it unit\?"):
+        evaluate(EvaluationRequest(models=(model,), data=data, preprocess="raw"))
+
+
+@pytest.mark.catalogue
+def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
+    detector = catalogue.path("models/detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite")
+
+    with pytest.raises(ModelError, match="this model has 1 and 4"):
+        evaluate(EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet"))

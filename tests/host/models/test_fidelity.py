@@ -1,0 +1,112 @@
+"""Whether a file follows its source: the judgement, and real runtimes that compute it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests import models_made
+from tflotilla.host.models import fidelity
+from tflotilla.shared.contract.tensors import QuantizationScheme
+from tflotilla.shared.inference import goldens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FLOAT32, DYNAMIC, INT8 = QuantizationScheme.FLOAT32, QuantizationScheme.DYNAMIC_RANGE, QuantizationScheme.INT8
+SOURCE = [np.array([[0.1, 0.7, 0.2]]), np.array([[0.8, 0.1, 0.1]])]
+
+
+def judge(
+    scheme: QuantizationScheme, actual: list[NDArray[np.float64]], expected: list[NDArray[np.float64]] | None = None
+) -> tuple[float | None, str | None]:
+    return fidelity.judge(scheme, [(e,) for e in expected or SOURCE], [(a,) for a in actual])
+
+
+def test_the_same_numbers_follow_perfectly() -> None:
+    assert judge(FLOAT32, SOURCE) == (200.0, None)
+
+
+def test_the_ratio_is_that_of_signal_to_noise_in_decibels() -> None:
+    deviation = float(np.concatenate(SOURCE).std())
+
+    sqnr_db, reason = judge(INT8, [e + deviation / 10 for e in SOURCE])
+
+    assert sqnr_db == pytest.approx(20.0)
+    assert reason is None
+
+
+def test_outputs_of_all_zeros_are_caught() -> None:
+    sqnr_db, reason = judge(DYNAMIC, [np.zeros((1, 3)), np.zeros((1, 3))])
+
+    assert sqnr_db == pytest.approx(0, abs=6)
+    assert reason == "all numbers of output 0 are 0, the source's are not"
+
+
+def test_a_large_offset_does_not_hide_that_nothing_is_computed() -> None:
+    source = [np.array([1000.0, 1001.0, 1002.0])]
+
+    assert judge(DYNAMIC, [np.full(3, 1001.0)], source)[1] is not None
+
+
+def test_numbers_that_are_none_are_caught() -> None:
+    assert judge(FLOAT32, [np.full((1, 3), np.nan), SOURCE[1]])[1] == (
+        "output 0 is not a finite number where the source's is"
+    )
+
+
+def test_float_files_must_follow_closer_than_quantized_ones() -> None:
+    coarse = [np.round(e * 10) / 10 + 0.03 for e in SOURCE]
+
+    assert judge(INT8, coarse)[1] is None
+    assert "does not follow the source's" in str(judge(FLOAT32, coarse)[1])
+
+
+def test_outputs_whose_shape_depends_on_values_are_left_out() -> None:
+    assert judge(FLOAT32, [np.zeros((0, 4))], [np.zeros((2, 4))]) == (None, None)
+
+
+def test_another_number_of_outputs_is_caught() -> None:
+    found = fidelity.judge(FLOAT32, [(SOURCE[0], SOURCE[0])], [(SOURCE[0],)])
+
+    assert found == (None, "it gives 1 outputs, the source 2")
+
+
+def _reference(folder: Path) -> Path:
+    """What the tiny classifier computes, from its own definition: the softmax of correlations with its patterns."""
+    images = [models_made.pattern(label) / 255.0 for label in range(models_made.CLASSES)]
+    signs = np.stack([np.where(image > 0, 1.0, -1.0).reshape(-1) for image in images])
+    answers = []
+    for image in images:
+        logits = signs @ image.reshape(-1) / 4
+        exponents = np.exp(logits - logits.max())
+        answers.append((exponents / exponents.sum())[np.newaxis].astype(np.float32))
+    inputs = tuple((image.reshape(1, 8, 8, 1).astype(np.float32),) for image in images)
+    path = folder / "reference.npz"
+    path.write_bytes(goldens.save(goldens.GoldenVectors(inputs=inputs, outputs=tuple((a,) for a in answers))))
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["ai-edge-litert", "tflite-runtime"])
+def test_a_real_runtime_says_which_file_follows_and_why_another_does_not(tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime.replace("-", "_"))
+    files = {}
+    for scheme, name in (
+        (INT8, "tiny_classifier"),
+        (DYNAMIC, "tiny_classifier_shifted"),
+        (FLOAT32, "op_version_too_high"),
+    ):
+        files[scheme] = tmp_path / f"{name}.tflite"
+        files[scheme].write_bytes(models_made.read(name))
+
+    found = fidelity.measure(files, _reference(tmp_path), runtime)
+
+    assert found[INT8].reason is None
+    assert (found[INT8].sqnr_db or 0) > 30
+    assert "does not follow" in str(found[DYNAMIC].reason)
+    assert "FULLY_CONNECTED" in str(found[FLOAT32].reason)
+    assert "\n" not in str(found[FLOAT32].reason)
