@@ -103,6 +103,14 @@ def _file_entry(rng: random.Random) -> manifest.FileEntry:
     return manifest.FileEntry(size=rng.randint(0, 2**40), sha256=_sha256(rng))
 
 
+def _health_policy(rng: random.Random) -> manifest.HealthPolicy:
+    limits = {name: rng.choice([None, rng.uniform(1e-3, 1e6)]) for name in ("max_p99_ms", "max_rss_mib")}
+    seconds = {name: rng.uniform(1e-3, 1e6) for name in ("probe_timeout_s", "confirm_window_s")}
+    return build(
+        manifest.HealthPolicy, rng, **limits, **seconds, max_error_rate=rng.random(), max_p99_ratio=rng.uniform(1e-3, 9)
+    )
+
+
 def _manifest(rng: random.Random) -> manifest.Manifest:
     names = [
         manifest.MODEL,
@@ -128,6 +136,7 @@ _SPECIAL |= {
     processing.Preprocessing: _preprocessing,
     processing.Postprocessing: lambda rng: build(processing.Postprocessing, rng, top_k=rng.randint(1, 9)),
     manifest.FileEntry: _file_entry,
+    manifest.HealthPolicy: _health_policy,
     manifest.Manifest: _manifest,
     agent_config.MqttConfig: lambda rng: build(
         agent_config.MqttConfig, rng, port=rng.randint(1, 65535), keepalive_s=rng.randint(1, 99)

@@ -99,13 +99,13 @@ def create(
 
     """
     inspection = inspect_model(request.model)
-    _check_output(request)
     processing = request.postprocessing or default_postprocessing(inspection)
     manifest = _draft(request, inspection, processing)
+    _check_output(request)
     _check_runnable(request.model, inspection)
     names = _labels(request, inspection, processing, note)
     _check_processing(request, inspection, processing, names)
-    made = _goldens(request, inspection, on_progress)
+    made = _goldens(request, inspection, processing, on_progress)
     for line in _golden_notes(request, made):
         note(line)
     files = {MODEL: _unchanged(request.model, inspection), GOLDENS: made.data}
@@ -189,7 +189,10 @@ def newest_release(folder: Path, name: str) -> int:
 
 
 def _goldens(
-    request: BundleRequest, inspection: ModelInspection, on_progress: Callable[[str], None]
+    request: BundleRequest,
+    inspection: ModelInspection,
+    processing: Postprocessing,
+    on_progress: Callable[[str], None],
 ) -> goldens.Goldens:
     limit = request.golden_count * goldens.CANDIDATES_PER_GOLDEN
     try:
@@ -200,6 +203,7 @@ def _goldens(
             count=request.golden_count,
             reference=request.reference,
             tolerance_lsb=request.tolerance_lsb,
+            score_threshold=processing.score_threshold if processing.kind == "detection" else None,
             on_progress=on_progress,
         )
     except ModelError as error:
@@ -213,6 +217,10 @@ def _check_output(request: BundleRequest) -> None:
         raise InputError(f"{parent}: there is no such folder")
     if request.output.suffix != archive.SUFFIX and request.output.is_file():
         raise InputError(f"{request.output}: a file; a bundle's name ends in {archive.SUFFIX}")
+    if request.output.is_dir() and not (request.output / MANIFEST).is_file():
+        raise InputError(f"{request.output}: a folder that is no bundle; name another, or a file {archive.SUFFIX}")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{parent}: this folder is not yours to write in")
     if request.key is not None and not request.key.is_file():
         raise InputError(f"{request.key}: no such key; `ssh-keygen -t ed25519` makes one")
     if request.golden_count < 1:

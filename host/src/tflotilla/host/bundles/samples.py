@@ -166,6 +166,8 @@ def _sample(data: Path, sample: NDArray[Any], spec: TensorSpec, preprocessing: P
         return sample.reshape(tuple(max(1, size) for size in spec.shape))
     if sample.dtype.kind not in "fiub":
         raise DatasetError(f"{data}: holds {sample.dtype}, not numbers")
+    if not np.isfinite(sample).all():
+        raise DatasetError(f"{data}: a sample for input {spec.name!r} holds NaN or infinity")
     return from_real(sample, spec)
 
 
@@ -189,11 +191,16 @@ def _load_npy(path: Path) -> NDArray[Any]:
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file") from error
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
         raise DatasetError(f"{path}: not a .npz of arrays that can be read") from error
+    for name, array in arrays.items():
+        # A member that is no array comes as its bytes.
+        if not isinstance(array, np.ndarray):
+            raise DatasetError(f"{path}: {name} is not an array; `numpy.savez` makes a .npz")
+    return arrays
 
 
 def _evenly(total: int, limit: int) -> list[int]:

@@ -108,6 +108,13 @@ def main() -> None:
     sys.exit(_run())
 
 
+def _usage(error: click.ClickException) -> str:
+    """Say a mistake of the command line in one line, and where the help is."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    said = error.format_message().rstrip(".")
+    return said if context is None else f"{said}; see `{context.command_path} --help`"
+
+
 def _run() -> int:
     try:
         result = app(standalone_mode=False)
@@ -115,7 +122,7 @@ def _run() -> int:
         complain(str(error))
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        complain(_usage(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted")

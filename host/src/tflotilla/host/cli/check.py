@@ -37,6 +37,13 @@ class _Judged:
             return "unknown"
         return "fits" if self.verdict.ok else "refused"
 
+    @property
+    def reason(self) -> str:
+        """Why it doesn't fit, in one line; the table and the document have the rest."""
+        if self.verdict is None:
+            return (self.problem or "").removeprefix(f"{self.board}: ")
+        return str(self.verdict)
+
 
 def check(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .tflb file or a bundle's folder.")],
@@ -73,6 +80,9 @@ def check(
     codes = [failed[each.board].exit_code if each.board in failed else IncompatibleError.exit_code for each in judged]
     wrong = [code for code, each in zip(codes, judged, strict=True) if each.word != "fits"]
     if wrong:
+        first = next(each for each in judged if each.word != "fits")
+        one = f"{first.board}: {first.reason}"
+        output.complain(one if len(judged) == 1 else f"{len(wrong)} of {len(judged)} boards can't run it; {one}")
         raise typer.Exit(IncompatibleError.exit_code if IncompatibleError.exit_code in wrong else max(wrong))
 
 

@@ -43,16 +43,17 @@ def notes() -> Console:
 
 def complain(message: str) -> None:
     """Print one line on stderr: `tflotilla: message`. Control characters of foreign words are shown, not obeyed."""
-    line = " ".join(message.split("\n"))
-    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    sys.stderr.write(f"tflotilla: {safe}\n")
+    sys.stderr.write(f"tflotilla: {_shown(' '.join(message.splitlines()))}\n")
+
+
+def _shown(text: str) -> str:
+    """Show control characters of foreign words instead of obeying them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def note(message: str) -> None:
-    """Print a line for people on stderr."""
-    from rich.markup import escape
-
-    notes().print(escape(message))
+    """Print a line for people on stderr; only our own line breaks break it."""
+    notes().print("\n".join(_shown(line) for line in message.split("\n")), markup=False)
 
 
 def emit_json(document: Any) -> None:  # noqa: ANN401 - any contract value or JSON document
@@ -82,16 +83,20 @@ def progress(description: str) -> Iterator[Callable[[str], None]]:
     A spinner with elapsed time on a terminal, one line per change elsewhere.
     """
     if not notes().is_terminal:
-        note(description)
-        yield note
+        note(_shown(description))
+        yield lambda text: note(_shown(text))
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=notes(), transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=notes(),
+        transient=True,
     ) as bar:
-        task = bar.add_task(description)
-        yield lambda text: bar.update(task, description=text)
+        task = bar.add_task(_shown(description))
+        yield lambda text: bar.update(task, description=_shown(text))
 
 
 def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any contract value or JSON document

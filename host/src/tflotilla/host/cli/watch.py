@@ -43,7 +43,7 @@ def watch(
     from tflotilla.host.telemetry import mqtt
     from tflotilla.shared.contract import topics
 
-    if seconds is not None and seconds <= 0:
+    if seconds is not None and not seconds > 0:
         message = f"--for must be a number of seconds above 0, not {seconds:g}"
         raise UsageError(message)
     loaded = Fleet.load(fleet)

@@ -81,7 +81,7 @@ class BoardEntry:
 
     def __post_init__(self) -> None:
         """Refuse what ssh would take for an option, and ports that don't exist. Raises ValueError."""
-        if not self.host or self.host.startswith("-") or re.search(r"[\s'\"`$;&|<>\\]", self.host):
+        if not self.host or self.host.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$;&|<>\\]", self.host):
             message = f"host {self.host!r} is not a host name or address"
             raise ValueError(message)
         if self.user is not None and not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]*", self.user):
@@ -131,8 +131,11 @@ class Fleet:
         except FileNotFoundError as error:
             message = f"no fleet file {found}: `tflotilla board add` makes one, --fleet or ${VARIABLE} names another"
             raise ConfigError(message) from error
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"fleet file {found} can't be read: {error}"
+        except UnicodeDecodeError as error:
+            message = f"fleet file {found} is not text in UTF-8 (byte {error.start})"
+            raise ConfigError(message) from error
+        except OSError as error:
+            message = f"fleet file {found} can't be read: {error.strerror or error}"
             raise ConfigError(message) from error
         return cls._parse(text, found)
 
@@ -140,7 +143,7 @@ class Fleet:
     def _parse(cls, text: str, path: Path) -> Fleet:
         try:
             document = codec.decode(_Document, tomllib.loads(text), str(path), strict=True)
-        except (tomllib.TOMLDecodeError, ContractError) as error:
+        except (tomllib.TOMLDecodeError, ContractError, RecursionError) as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: "
             message = f"{where}{error}"
             raise ConfigError(message) from error

@@ -27,6 +27,8 @@ SIGNATURE_NAMESPACE = "tflotilla-bundle"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _VERSION = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.+-]{0,62})?")
+#: What every reader of JSON takes for a whole number.
+_GREATEST_RELEASE = (1 << 53) - 1
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -118,6 +120,20 @@ class HealthPolicy:
     max_error_rate: float = 0.01
     max_p99_ratio: float | None = 5.0
 
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing could keep. Raises ValueError."""
+        for name in ("probe_timeout_s", "max_p99_ms", "max_rss_mib", "max_p99_ratio"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                message = f"{name} must be above 0, it is {limit:g}"
+                raise ValueError(message)
+        if self.confirm_window_s < 0:
+            message = f"confirm_window_s must not be negative, it is {self.confirm_window_s:g}"
+            raise ValueError(message)
+        if not 0 <= self.max_error_rate <= 1:
+            message = f"max_error_rate must be 0..1, it is {self.max_error_rate:g}"
+            raise ValueError(message)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
@@ -152,6 +168,9 @@ class Manifest:
             raise ValueError(message)
         if self.release < 1:
             message = f"release must be at least 1, it is {self.release}"
+            raise ValueError(message)
+        if self.release > _GREATEST_RELEASE:
+            message = f"release must be at most {_GREATEST_RELEASE}, it is {self.release}"
             raise ValueError(message)
         for required in (MODEL, GOLDENS):
             if required not in self.files:

@@ -37,7 +37,7 @@ def load(path: Path, options: SourceOptions) -> SourceModel:
     libraries = [keras_models.KERAS_2, keras_models.KERAS_3]
     if version.startswith("3"):
         libraries.reverse()
-    return keras_models.load_with(path, libraries, options)
+    return keras_models.load_with(path, libraries, options, suffix=".h5")
 
 
 def _read_configuration(path: Path) -> tuple[Any, str]:

@@ -48,4 +48,4 @@ def load(path: Path, options: SourceOptions) -> SourceModel:
     libraries = [keras_models.KERAS_3, keras_models.KERAS_2]
     if str(metadata.get("keras_version", "3")).startswith("2"):
         libraries.reverse()
-    return keras_models.load_with(path, libraries, options)
+    return keras_models.load_with(path, libraries, options, suffix=".keras")

@@ -6,6 +6,8 @@ What it does NOT do: read files other than through Keras, or decide which Keras 
 from __future__ import annotations
 
 import importlib
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.models.sources import shapes
@@ -13,7 +15,6 @@ from tflotilla.shared.contract.errors import ConversionError, ModelError, UsageE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from tflotilla.host.models.sources import SourceOptions
     from tflotilla.host.models.sources.traced import FrozenFunction
@@ -24,27 +25,39 @@ _UNROLLED_STEPS = 64
 _REASON_LENGTH = 240
 
 
-def load_with(path: Path, libraries: Sequence[str], options: SourceOptions) -> FrozenFunction:
+def load_with(path: Path, libraries: Sequence[str], options: SourceOptions, *, suffix: str) -> FrozenFunction:
     """Load a Keras file with the first of `libraries` that can, and freeze it.
+
+    Keras believes the name; `suffix` is the one that the content has.
 
     Raises:
         ModelError: none can; the message has the first one's reason.
         UsageError: the input shapes don't fit.
 
     """
+    with tempfile.TemporaryDirectory(prefix="tflotilla-source-") as folder:
+        file = path
+        if path.suffix != suffix:
+            file = Path(folder) / f"model{suffix}"
+            file.symlink_to(path.absolute())
+        model, notes = _load(path, file, libraries, options)
+    return _freeze(model, options, notes)
+
+
+def _load(path: Path, file: Path, libraries: Sequence[str], options: SourceOptions) -> tuple[Any, list[str]]:
     failures: list[str] = []
     for name in libraries:
         library = importlib.import_module(name)
         try:
-            model = library.models.load_model(path, compile=False, safe_mode=not options.allow_code)
+            model = library.models.load_model(file, compile=False, safe_mode=not options.allow_code)
         except Exception as error:  # noqa: BLE001 - Keras raises whatever its layers raise
             failures.append(_reason(error))
             continue
         notes = [f"read by {name} {library.__version__}"]
         if failures:
             notes.append(f"{libraries[0]} could not: {failures[0]}")
-        return _freeze(model, options, notes)
-    raise ModelError(f"{path}: {failures[0]}")
+        return model, notes
+    raise ModelError(f"{path}: Keras can't load it, damaged or of another version: {failures[0]}")
 
 
 def _freeze(model: Any, options: SourceOptions, notes: list[str]) -> FrozenFunction:  # noqa: ANN401 - Keras has no types
@@ -127,5 +140,6 @@ def _set(layer: Any, attribute: str, value: float) -> None:  # noqa: ANN401 - Ke
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(words.split()) or type(error).__name__
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"

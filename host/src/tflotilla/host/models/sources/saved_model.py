@@ -120,8 +120,13 @@ def _loaded(folder: Path) -> Any:  # noqa: ANN401 - TensorFlow has no types
     try:
         return tf.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises whatever its parts raise
-        text = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{folder}: TensorFlow can't load it: {text[:240]}") from error
+        raise ModelError(f"{folder}: TensorFlow can't load it: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line that says something: "Graph execution error:" only announces one."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)[:240]
 
 
 def _load_1(folder: Path, meta_graph: Any, key: str, options: SourceOptions) -> SourceModel:  # noqa: ANN401
@@ -138,6 +143,5 @@ def _load_1(folder: Path, meta_graph: Any, key: str, options: SourceOptions) -> 
                 session, session.graph_def, [name.split(":")[0] for name in outputs.values()]
             )
         except Exception as error:  # TensorFlow raises whatever its parts raise
-            text = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ModelError(f"{folder}: TensorFlow can't load and freeze it: {text[:240]}") from error
+            raise ModelError(f"{folder}: TensorFlow can't load and freeze it: {_reason(error)}") from error
     return frozen_graph.cut(frozen, str(folder), options, inputs=inputs, outputs=outputs)
