@@ -221,7 +221,9 @@ def listening(
         yield listener
     finally:
         client.disconnect()
-        client.loop_stop()
+        # paho forgets its thread between looking at it and joining it when the thread ends in that moment.
+        with contextlib.suppress(AttributeError):
+            client.loop_stop()
 
 
 def _binary(name: str) -> str:

@@ -177,6 +177,22 @@ def test_what_a_silent_broker_does_not_confirm_is_on_disk_soon(desk: Desk) -> No
     at(desk, story)
 
 
+def test_a_flood_is_committed_before_memory_is_full(desk: Desk) -> None:
+    desk.broker.silent = True
+
+    async def story() -> None:
+        await desk.until(lambda: desk.courier.connected)
+        for _ in range(100):
+            desk.courier.report("event", b'{"message":"%b"}' % (b"x" * 50_000), bundle=None)
+            await desk.idle() if desk.outbox.pressing else None
+        await desk.until(lambda: not desk.outbox.pressing)
+
+        assert desk.outbox.dropped == 0
+        assert desk.outbox.rows == 100
+
+    at(desk, story)
+
+
 def test_an_outage_leaves_no_gap(desk: Desk) -> None:
     async def story() -> None:
         desk.report(10)

@@ -61,6 +61,7 @@ _MIB = 1 << 20
 _SETTLE_S = 0.1
 #: The state is told again so often without a change: uptime, free disk and queue move on.
 _STATE_EVERY_S = 30.0
+_AGAIN_S = 0.5
 _FACTS_FOR_S = 20.0
 _LAST_DELIVERY_S = 1.0
 
@@ -294,8 +295,8 @@ class Agent:
         bundle = self._keeper.bundle if status == "online" else None
         return self._envelopes.unnumbered(Availability(status=status), bundle=bundle)
 
-    def _publish_state(self) -> None:
-        self._courier.tell("state", self._envelopes.unnumbered(self._state(), bundle=self._keeper.bundle))
+    def _publish_state(self) -> bool:
+        return self._courier.tell("state", self._envelopes.unnumbered(self._state(), bundle=self._keeper.bundle))
 
     def _touch(self) -> None:
         self._changed.set()
@@ -305,7 +306,10 @@ class Agent:
             if await happens(self._changed, _STATE_EVERY_S):
                 await asyncio.sleep(_SETTLE_S)
             self._changed.clear()
-            self._publish_state()
+            if not self._publish_state() and self._courier.connected:
+                # The window is full of reports that wait for their answer.
+                await asyncio.sleep(_AGAIN_S)
+                self._touch()
 
     def _state(self) -> State:
         keeper, inference = self._keeper, self._settings.inference

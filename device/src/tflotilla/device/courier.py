@@ -278,18 +278,30 @@ class Courier:
             self._commit_at = None
         if self._tidy_at is None and self._outbox.forgetting:
             self._tidy_at = now + _TIDY_S
+        if self._outbox.pressing and self._outbox.problem is None:
+            self._commit_at = now
         due = [at for at in (self._commit_at, self._tidy_at) if at is not None]
         if not due or min(due) > now:
             return
-        plan = self._outbox.plan()
         before = self._outbox.problem
-        self._outbox.finish(plan, await asyncio.to_thread(self._outbox.write, plan))
+        await self._commit()
         self._commit_at = self._tidy_at = None
         if self._outbox.problem is not None:
             # Not again at once: a full disk stays full for a while.
             self._commit_at = self._clock() + COMMIT_CONNECTED_S
         if self._outbox.problem is not None and self._outbox.problem != before:
             self._on_trouble(self._outbox.problem)
+
+    async def _commit(self) -> None:
+        plan = self._outbox.plan()
+        writing = asyncio.ensure_future(asyncio.to_thread(self._outbox.write, plan))
+        try:
+            await asyncio.wait([writing])
+        finally:
+            if not writing.done():
+                # Cancelled: the thread can't be, and whoever closes the outbox must find it at rest.
+                await asyncio.wait([writing])
+            self._outbox.finish(plan, writing.result())
 
     def _next_due_s(self) -> float:
         now = self._clock()

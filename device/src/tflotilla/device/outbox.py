@@ -161,6 +161,11 @@ class Outbox:
         return bool(self._memory.rows)
 
     @property
+    def pressing(self) -> bool:
+        """Whether so much waits in memory that a commit must not be put off."""
+        return self._memory.bytes > min(self.max_bytes, MEMORY_LIMIT_BYTES) // 4
+
+    @property
     def forgetting(self) -> bool:
         """Whether delivered rows are still on disk: harmless, they would only be sent once more after a kill."""
         return bool(self._settled or self._acknowledged)

@@ -291,7 +291,7 @@ class MqttTransport:
     def _discard(self, client: paho.Client) -> None:
         """End a client: a DISCONNECT if there is a connection; its thread ends with the socket."""
         client.disconnect()
-        threading.Thread(target=client.loop_stop, daemon=True).start()
+        threading.Thread(target=_join, args=(client,), daemon=True).start()
 
     def _on_connack(self, attempt: _Attempt, reason: ReasonCode, properties: Any) -> None:  # noqa: ANN401
         if attempt.welcome.done():
@@ -332,6 +332,12 @@ class MqttTransport:
     def _on_message(self, attempt: _Attempt, topic: str, payload: bytes) -> None:
         if attempt is self._attempt:
             self._tell(Received(topic=topic, payload=payload))
+
+
+def _join(client: paho.Client) -> None:
+    # paho forgets its thread between looking at it and joining it when the thread ends in that moment.
+    with contextlib.suppress(AttributeError):
+        client.loop_stop()
 
 
 def _spoken(error: Exception) -> str:
