@@ -1,3 +1,5 @@
+"""Waits that grow, are bounded and jittered."""
+
 from __future__ import annotations
 
 from tflotilla.device.backoff import Backoff

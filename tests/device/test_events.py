@@ -1,3 +1,5 @@
+"""A flood of complaints stays a trickle of events."""
+
 from __future__ import annotations
 
 from tflotilla.device.events import PER_MINUTE, EventGate

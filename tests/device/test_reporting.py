@@ -1,3 +1,5 @@
+"""Envelopes around finished bodies, and the numbers of reports."""
+
 from __future__ import annotations
 
 import json

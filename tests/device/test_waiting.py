@@ -1,3 +1,5 @@
+"""Waiting with a limit, without losing a cancellation."""
+
 from __future__ import annotations
 
 import asyncio
