@@ -116,6 +116,14 @@ def test_a_limit_of_the_bundle_is_named_with_the_figure(tmp_path: Path, health: 
     assert report.p50_ns > 0
 
 
+def test_a_shape_that_the_manifest_leaves_out_is_the_runtimes_to_say(tmp_path: Path) -> None:
+    """A detector's file doesn't say the shapes of its outputs."""
+    changes = {"outputs": (replace(running_bundles.SCORES, shape=()),)}
+    report = probe.probe(_spec(running_bundles.write(tmp_path / "b", changes=changes)))
+
+    assert report.ok, report.reason
+
+
 def test_golden_vectors_that_are_none_are_refused(tmp_path: Path) -> None:
     report = probe.probe(_spec(running_bundles.write(tmp_path / "b", vectors=b"not a zip file")))
 

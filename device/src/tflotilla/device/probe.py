@@ -102,7 +102,8 @@ class Figures:
 def interface_objection(kind: str, promised: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> str | None:
     """Say where the model's inputs or outputs are not what the manifest promises; names are not compared.
 
-    A runtime may report a quantization that the manifest leaves out, but not another one.
+    A runtime may report a quantization or a shape that the manifest leaves out, but not another one: files don't say
+    the shapes of a detector's outputs, which its last op decides when it is prepared.
     """
     if len(promised) != len(found):
         return f"the model has {len(found)} {kind}s, the manifest says {len(promised)}"
@@ -110,7 +111,7 @@ def interface_objection(kind: str, promised: tuple[TensorSpec, ...], found: tupl
         place = f"{kind} {number} ({wanted.name})"
         if wanted.dtype != got.dtype:
             return f"{place} is {got.dtype}, the manifest says {wanted.dtype}"
-        if wanted.shape != got.shape:
+        if wanted.shape not in ((), got.shape):
             return f"{place} has shape {list(got.shape)}, the manifest says {list(wanted.shape)}"
         if wanted.quantization is not None and not _same_scale(wanted, got):
             return f"{place} is quantized otherwise than the manifest says: {got.quantization}"
