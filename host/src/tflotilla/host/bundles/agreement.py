@@ -9,14 +9,15 @@ kernel is older than the model: all zeros, from a runtime that loaded the file w
 - of many candidate inputs those are kept on which the believed runtimes differ least, so the tolerance can be tight:
   what they still differ by, and one step more for processors not seen here.
 
-What it does NOT do: run anything (`goldens`), or judge a board (`shared.inference.goldens`).
+What it does NOT do: run anything (`goldens`), judge a board (`shared.inference.goldens`), or know what a detector's
+outputs mean (`detector_agreement`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -68,6 +69,8 @@ class Spread:
     absolute: float = 0.0
     #: As a share of the range of that output.
     share: float = 0.0
+    #: The least intersection over union of two boxes that are taken for the same.
+    iou: float = 1.0
 
     def __or__(self, other: Spread) -> Spread:
         """Return the greater of both, part by part."""
@@ -75,6 +78,7 @@ class Spread:
             lsb=max(self.lsb, other.lsb),
             absolute=max(self.absolute, other.absolute),
             share=max(self.share, other.share),
+            iou=min(self.iou, other.iou),
         )
 
     @property
@@ -87,6 +91,26 @@ class Spread:
         if self.lsb and not self.absolute:
             return f"{self.lsb} LSB"
         return f"{self.absolute:.3g}" if not self.lsb else f"{self.lsb} LSB and {self.absolute:.3g}"
+
+
+class Measure(Protocol):
+    """How outputs are compared; numbers one by one (`Elements`), or what they mean."""
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether inputs on which the believed runtimes contradict each other are left out, not only kept last."""
+
+    def flaw(self, runs: Runs) -> str | None:
+        """Say what shows that nothing was computed, if something does."""
+
+    def spread(self, expected: Outputs, actual: Outputs, runs: Runs) -> Spread:
+        """Return the greatest difference of one input's outputs; `runs` are all of the expected side."""
+
+    def tolerance(self, spread: Spread, runs: Runs) -> float:
+        """Return what float outputs of a board may differ by, where runtimes here differ by `spread`."""
+
+    def tells(self, outputs: Outputs) -> bool:
+        """Whether reproducing these outputs proves much; inputs that don't are kept last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +137,48 @@ class Agreement:
         return tuple(sorted({variant.runtime for variant in self.refused} - agreeing))
 
 
-def judge(runs: Mapping[Variant, Runs], *, count: int, reference: str | None = None) -> Agreement:
+class Elements:
+    """Number by number, as a share of what the output spans."""
+
+    may_skip = False
+
+    def flaw(self, runs: Runs) -> str | None:
+        """Outputs that aren't numbers, or one number everywhere."""
+        return _flaw(runs)
+
+    def spread(self, expected: Outputs, actual: Outputs, runs: Runs) -> Spread:
+        """Return the greatest difference over all outputs."""
+        total = Spread()
+        for output, (one, other) in enumerate(zip(expected, actual, strict=True)):
+            total |= _difference(one, other, _span([run[output] for run in runs]))
+        return total
+
+    def tolerance(self, spread: Spread, runs: Runs) -> float:
+        """Return more than was seen here, and one step where numbers are steps."""
+        return _absolute_tolerance(spread.absolute, runs)
+
+    def tells(self, outputs: Outputs) -> bool:  # noqa: ARG002 - the signature of a Measure
+        """Every output does."""
+        return True
+
+
+def judge(
+    runs: Mapping[Variant, Runs], *, count: int, reference: str | None = None, measure: Measure | None = None
+) -> Agreement:
     """Decide whom to believe and which inputs to keep.
 
     Args:
         runs: what each variant gave for each candidate input; the first variants are preferred as the reference.
         count: how many inputs to keep.
         reference: name of the runtime to believe, whatever the others say.
+        measure: how outputs are compared; number by number by default.
 
     Raises:
         ModelError: the runtimes contradict each other and nothing says who is right, or the reference computes nothing.
 
     """
-    useless = {variant: flaw for variant in runs if (flaw := _flaw(runs[variant]))}
+    measure = measure or Elements()
+    useless = {variant: flaw for variant in runs if (flaw := measure.flaw(runs[variant]))}
     sound = [variant for variant in runs if variant not in useless]
     warning = None
     if not sound:
@@ -134,11 +187,15 @@ def judge(runs: Mapping[Variant, Runs], *, count: int, reference: str | None = N
             raise ModelError(f"the model computes nothing: {next(iter(useless.values()))}")
         warning = f"{next(iter(useless.values()))}, in every runtime: these goldens prove little; give real data"
         sound, useless = list(useless), {}
-    groups = [[other for other in sound if _median(runs, variant, other).small] for variant in sound]
-    believed = _believed(sound, groups, runs, reference, useless)
+
+    def median(one: Variant, other: Variant) -> Spread:
+        return _median(runs[one], runs[other], measure)
+
+    groups = [[other for other in sound if median(variant, other).small] for variant in sound]
+    believed = _believed(sound, groups, reference, useless, median)
     group = groups[sound.index(believed)]
-    chosen = _most_stable(runs, believed, group, count)
-    spreads = {v: _worst(runs[believed], runs[v], chosen) for v in sound}
+    chosen = _most_stable(runs[believed], [runs[v] for v in group], count, measure)
+    spreads = {v: _worst(runs[believed], runs[v], chosen, measure) for v in sound}
     agreeing = tuple(v for v in group if spreads[v].small)
     refused = dict(useless)
     refused |= {v: f"differs from {believed} by up to {spreads[v]}" for v in sound if v not in agreeing}
@@ -155,7 +212,7 @@ def judge(runs: Mapping[Variant, Runs], *, count: int, reference: str | None = N
         agreeing=agreeing,
         refused=refused,
         tolerance_lsb=spread.lsb + 1,
-        tolerance_absolute=_absolute_tolerance(spread.absolute, runs[believed]),
+        tolerance_absolute=measure.tolerance(spread, runs[believed]),
         warning=warning,
     )
 
@@ -163,9 +220,9 @@ def judge(runs: Mapping[Variant, Runs], *, count: int, reference: str | None = N
 def _believed(
     sound: Sequence[Variant],
     groups: Sequence[Sequence[Variant]],
-    runs: Mapping[Variant, Runs],
     reference: str | None,
     useless: Mapping[Variant, str],
+    spread_of: Callable[[Variant, Variant], Spread],
 ) -> Variant:
     if reference is not None:
         named = [variant for variant in sound if variant.runtime.name == reference]
@@ -177,7 +234,7 @@ def _believed(
     best = [variant for variant, group in zip(sound, groups, strict=True) if len(group) == greatest]
     stranger = next((variant for variant in best if variant not in groups[sound.index(best[0])]), None)
     if stranger is not None:
-        spread = _median(runs, best[0], stranger)
+        spread = spread_of(best[0], stranger)
         raise ModelError(
             f"{best[0]} and {stranger} disagree by {spread} ({spread.share:.0%} of the output's range) and nothing "
             "says who is right; give real data with --goldens, or name the runtime to believe with --reference"
@@ -200,34 +257,37 @@ def _flaw(runs: Runs) -> str | None:
     return None
 
 
-def _median(runs: Mapping[Variant, Runs], one: Variant, other: Variant) -> Spread:
+def _median(expected: Runs, actual: Runs, measure: Measure) -> Spread:
     """Return the difference that half of the inputs don't exceed, by its share."""
-    each = sorted((_worst(runs[one], runs[other], (i,)) for i in range(len(runs[one]))), key=lambda s: s.share)
+    each = sorted((_worst(expected, actual, (i,), measure) for i in range(len(expected))), key=lambda s: s.share)
     return each[(len(each) - 1) // 2]
 
 
-def _most_stable(
-    runs: Mapping[Variant, Runs], believed: Variant, group: Sequence[Variant], count: int
-) -> tuple[int, ...]:
-    """Return the inputs on which the group differs least, those with an output of their own first."""
-    candidates = range(len(runs[believed]))
-    unrest = {i: max(_worst(runs[believed], runs[v], (i,)).share for v in group) for i in candidates}
-    order = sorted(candidates, key=lambda i: (unrest[i], i))
+def _most_stable(believed: Runs, group: Sequence[Runs], count: int, measure: Measure) -> tuple[int, ...]:
+    """Return the inputs on which the group differs least, those with an output of their own first.
+
+    Inputs that tell little come after those that tell much, but before those on which the group contradicts itself.
+    """
+    every = range(len(believed))
+    unrest = {i: max(_worst(believed, runs, (i,), measure).share for runs in group) for i in every}
+    steady = [i for i in every if unrest[i] <= AGREEMENT_SHARE]
+    candidates = steady if steady and measure.may_skip else every
+    order = sorted(
+        candidates, key=lambda i: (unrest[i] > AGREEMENT_SHARE, not measure.tells(believed[i]), unrest[i], i)
+    )
     seen: set[bytes] = set()
     firsts: list[int] = []
     repeats: list[int] = []
     for i in order:
-        (repeats if _bytes(runs[believed][i]) in seen else firsts).append(i)
-        seen.add(_bytes(runs[believed][i]))
+        (repeats if _bytes(believed[i]) in seen else firsts).append(i)
+        seen.add(_bytes(believed[i]))
     return tuple(sorted([*firsts, *repeats][:count]))
 
 
-def _worst(expected: Runs, actual: Runs, indexes: Sequence[int]) -> Spread:
+def _worst(expected: Runs, actual: Runs, indexes: Sequence[int], measure: Measure) -> Spread:
     total = Spread()
-    for output in range(len(expected[0])):
-        span = _span([run[output] for run in expected])
-        for i in indexes:
-            total |= _difference(expected[i][output], actual[i][output], span)
+    for i in indexes:
+        total |= measure.spread(expected[i], actual[i], expected)
     return total
 
 

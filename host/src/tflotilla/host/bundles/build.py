@@ -336,7 +336,8 @@ def _golden_notes(request: BundleRequest, made: goldens.Goldens) -> list[str]:
     if agreement.warning:
         notes.append(agreement.warning)
     if made.policy.count < request.golden_count:
-        notes.append(f"{made.policy.count} goldens, not {request.golden_count}: there are no more inputs")
+        why = "on which the runtimes agree" if made.policy.comparison == "detections" else "to make them from"
+        notes.append(f"{made.policy.count} goldens, not {request.golden_count}: there are no more inputs {why}")
     if request.key is None:
         notes.append("not signed: no board will take it")
     return notes

@@ -19,6 +19,7 @@ import numpy as np
 
 from tflotilla.host.bundles import agreement
 from tflotilla.host.bundles.agreement import Agreement, Variant
+from tflotilla.host.bundles.detector_agreement import DetectorMeasure
 from tflotilla.host.models import child
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, ModelError, UsageError
@@ -63,6 +64,7 @@ def make(
     count: int,
     reference: str | None = None,
     tolerance_lsb: int | None = None,
+    score_threshold: float | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Goldens:
     """Make goldens of a model.
@@ -74,6 +76,7 @@ def make(
         count: how many goldens to keep.
         reference: name of the runtime to believe; by default that of the majority.
         tolerance_lsb: instead of the tolerance that this machine's runtimes suggest.
+        score_threshold: of a detector, the score from which its boxes are reported; None for all other models.
         on_progress: is told which runtime runs.
 
     Raises:
@@ -110,7 +113,10 @@ def make(
     if in_sequence:
         # Later outputs depend on earlier inputs: only the beginning of the sequence can be repeated.
         runs = {variant: outputs[:count] for variant, outputs in runs.items()}
-    found = agreement.judge(runs, count=count, reference=reference)
+    detector = None
+    if score_threshold is not None:
+        detector = DetectorMeasure(outputs, score_threshold, may_skip=not in_sequence)
+    found = agreement.judge(runs, count=count, reference=reference, measure=detector)
     chosen = vectors.GoldenVectors(
         inputs=tuple(candidates[i] for i in found.chosen),
         outputs=tuple(runs[found.reference][i] for i in found.chosen),
@@ -121,6 +127,16 @@ def make(
         tolerance_lsb=found.tolerance_lsb if tolerance_lsb is None else tolerance_lsb,
         tolerance_absolute=found.tolerance_absolute,
     )
+    if detector is not None:
+        policy = replace(
+            policy,
+            comparison="detections",
+            min_iou=detector.min_iou(found.spread),
+            min_score=detector.min_score,
+        )
+        if not any(detector.tells(tensors) for tensors in chosen.outputs):
+            warning = f"no golden has a detection of {detector.min_score:g} or more: they prove little; give real data"
+            found = replace(found, warning=found.warning or warning)
     found = _held_to(policy, found, runs, outputs)
     return Goldens(
         data=vectors.save(chosen),

@@ -315,6 +315,11 @@ def _show(bundle: Bundle) -> None:
 
 def _goldens(bundle: Bundle) -> str:
     policy = bundle.manifest.goldens
+    if policy.comparison == "detections":
+        return (
+            f"{policy.count} from {policy.runtime}, boxes of {policy.min_score:g} or more to be found again, "
+            f"scores within {policy.tolerance_absolute:g}, overlap {policy.min_iou:.0%} or more"
+        )
     integers = any(spec.dtype.startswith(("int", "uint")) for spec in bundle.manifest.outputs)
     floats = f"{policy.tolerance_absolute:g} + {policy.tolerance_relative:g} of the greatest"
     tolerance = f"{policy.tolerance_lsb} LSB" if integers else floats
