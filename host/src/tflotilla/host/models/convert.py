@@ -175,6 +175,16 @@ def _check(request: ConversionRequest) -> None:
             raise UsageError(f"{request.output} is a folder; give a file, or a folder not ending in .tflite")
     elif request.output.exists() and not request.output.is_dir():
         raise UsageError(f"{request.output} exists and is not a folder; end it in .tflite to name the file itself")
+    _check_writable(request.output)
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before minutes of work whether its result can be delivered. Raises InputError."""
+    folder = output.absolute().parent if output.suffix == ".tflite" else output.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{output} can't be written: {folder} is not a folder of yours")
 
 
 def _say_nothing(text: str) -> None:
@@ -208,9 +218,12 @@ def _run(request: ConversionRequest, name: str, folder: Path, say: Callable[[str
             pending = pending[[scheme.value for scheme in pending].index(guilty) + 1 :]
             if not pending and not any(folder.glob("*.tflite")):
                 raise ConversionError(str(error)) from error
-        made["failures"] = crashed | made["failures"]
-        made["notes"] += notes
-        return made
+        else:
+            # What was refused before a crash is told by files: its answer died with the child.
+            refused = {path.stem: path.read_text() for path in folder.glob(f"*{quantize.REFUSED}")}
+            made["failures"] = crashed | refused
+            made["notes"] += notes
+            return made
 
 
 def _arguments(

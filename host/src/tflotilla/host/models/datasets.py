@@ -48,12 +48,11 @@ class Calibration:
     @classmethod
     def open(cls, path: Path) -> Calibration:
         """Look whether there is anything to calibrate with, before TensorFlow takes its time. Raises DatasetError."""
-        if path.is_dir():
-            list_images(path)
-        elif not path.exists():
+        if not path.exists():
             raise DatasetError(f"{path}: there is no such folder or file")
-        elif path.suffix not in _ARRAYS and path.suffix.lower() not in IMAGE_SUFFIXES:
+        if not path.is_dir() and path.suffix not in _ARRAYS and path.suffix.lower() not in IMAGE_SUFFIXES:
             raise DatasetError(f"{path}: calibration data are a folder of images, a .npy or a .npz")
+        samples.check_readable(path)
         return cls(path=path)
 
     def load(

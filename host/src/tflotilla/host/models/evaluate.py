@@ -8,6 +8,7 @@ What it does NOT do: batch, or judge detections: classification only.
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import tempfile
 import time
@@ -20,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from tflotilla.host.bundles import archive
-from tflotilla.host.models import child, datasets
+from tflotilla.host.models import child, compatibility, datasets
 from tflotilla.host.models.inspect import ModelInspection, inspect_model
 from tflotilla.shared.contract import codec, manifest, messages
+from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError, TflotillaError, UsageError
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
 from tflotilla.shared.contract.tensors import QuantizationScheme
@@ -146,7 +148,7 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
                 try:
                     scores.append(_score(subject, name, request, on_progress))
                 except (ModelError, BoardError) as error:
-                    first = first or error
+                    first = first or _naming(subject, error)
                     refusals.append(Refusal(model=subject.given, runtime=name, reason=str(error)))
     if not scores and first is not None:
         raise first
@@ -155,7 +157,10 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
 
 def open_data(subject: _Subject, request: EvaluationRequest) -> datasets.LabelledData:
     """Open the labelled data for one model. Raises DatasetError, UsageError."""
-    classes = class_count(subject.inspection)
+    try:
+        classes = class_count(subject.inspection)
+    except ModelError as error:
+        raise _naming(subject, error) from error
     if subject.labels and len(subject.labels) != max(classes, 2):
         raise DatasetError(f"{subject.given}: has {classes} outputs and {len(subject.labels)} labels")
     data = datasets.open_labelled(
@@ -168,6 +173,12 @@ def open_data(subject: _Subject, request: EvaluationRequest) -> datasets.Labelle
             "(raw: 0..255, unit: 0..1, mobilenet: -1..1, …)"
         )
     return data
+
+
+def _naming(subject: _Subject, error: TflotillaError) -> TflotillaError:
+    """Begin the sentence with the model, where nobody did."""
+    message = str(error)
+    return error if message.startswith(str(subject.given)) else type(error)(f"{subject.given}: {message}")
 
 
 def class_count(inspection: ModelInspection) -> int:
@@ -242,6 +253,7 @@ def _bundled(path: Path, folder: Path) -> _Subject:
 def _score(
     subject: _Subject, runtime: str, request: EvaluationRequest, on_progress: Callable[[str], None] | None
 ) -> Score:
+    _check_ops(subject, runtime)
     say: Callable[[str], None] | None = None
     if on_progress is not None:
         tell = on_progress
@@ -280,6 +292,18 @@ def _score(
         enough_for_p90=samples >= minimum_runs(90),
         enough_for_p99=samples >= minimum_runs(99),
     )
+
+
+def _check_ops(subject: _Subject, runtime: str) -> None:
+    """Say in our words, by op and version, what the runtime can't run; its own words are worse. Raises ModelError."""
+    try:
+        offer = RuntimeOffer(name=runtime, version=importlib.metadata.version(runtime))
+    except importlib.metadata.PackageNotFoundError:
+        return  # whoever loads it says so
+    found = subject.inspection
+    verdict = compatibility.check_runtime(found.requirements, offer, tensors=(*found.inputs, *found.outputs))
+    if not verdict.ok and not verdict.assumed:
+        raise ModelError(str(verdict))
 
 
 def _with_float(scores: Sequence[Score]) -> Iterator[Score]:

@@ -157,7 +157,10 @@ def inspect_bytes(data: bytes, where: str, *, associated_files: tuple[str, ...] 
     except _CorruptError as error:
         raise ModelError(f"{where}: corrupt TFLite file: {error}") from error
     except _BROKEN as error:
-        raise ModelError(f"{where}: corrupt or truncated TFLite file ({error})") from error
+        # What the flatbuffer library says (offsets, struct formats) helps nobody; it stays in the chain.
+        raise ModelError(
+            f"{where}: corrupt or truncated TFLite file of {len(data):,} bytes; copy or convert it again"
+        ) from error
 
 
 def looks_like_tflite(data: bytes) -> bool:

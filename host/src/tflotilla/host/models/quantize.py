@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 #: Which scheme is being made; left behind when the converter crashes on it.
 CURRENT = "current"
 COMPARING = "comparing"
+#: Suffix of the file that says why a scheme was refused.
+REFUSED = ".refused"
 REFERENCE = "reference.npz"
 _CHECKED_SAMPLES = 8
 _IMAGE_DIMENSIONS = 4
@@ -105,6 +107,7 @@ def run(
             (Path(folder) / f"{scheme.value}.tflite").write_bytes(maker.make(scheme))
         except TflotillaError as error:
             failures[scheme.value] = str(error)
+            (Path(folder) / f"{scheme.value}{REFUSED}").write_text(str(error))
     return {
         "inputs": codec.encode(model.inputs),
         "outputs": list(model.output_names),
