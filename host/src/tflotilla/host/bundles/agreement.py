@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 AGREEMENT_SHARE = 0.15
 #: Quantization steps that are always agreement: an output that spans few steps has no share to speak of.
 AGREEMENT_LSB = 2
+#: How the flaw begins of a runtime that can't be right, even where all others say the same.
+NOT_COMPUTED = "its outputs are not"
 _LEAST_ABSOLUTE = 1e-4
 #: A float runtime on another processor adds in another order.
 _FLOAT_MARGIN = 2.0
@@ -183,7 +185,7 @@ def judge(
     warning = None
     if not sound:
         # Every runtime says so, so it may even be true: a detector that sees nothing.
-        if any("not finite" in flaw for flaw in useless.values()):
+        if any(flaw.startswith(NOT_COMPUTED) for flaw in useless.values()):
             raise ModelError(f"the model computes nothing: {next(iter(useless.values()))}")
         warning = f"{next(iter(useless.values()))}, in every runtime: these goldens prove little; give real data"
         sound, useless = list(useless), {}
@@ -249,7 +251,7 @@ def _flaw(runs: Runs) -> str | None:
     for outputs in runs:
         for output in outputs:
             if output.dtype.kind == "f" and not np.isfinite(output).all():
-                return "its outputs are not finite numbers"
+                return f"{NOT_COMPUTED} finite numbers"
             values.update(np.unique(output)[:2].tolist())
             elements += output.size
     if len(values) == 1 and elements > 1:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tflotilla.host.bundles import agreement
 from tflotilla.host.bundles.agreement import Spread
 from tflotilla.shared.contract.errors import ModelError
@@ -51,11 +49,14 @@ class DetectorMeasure:
 
     def flaw(self, runs: Runs) -> str | None:
         """Outputs that are no detections, or none at all. Raises ModelError when they are not a detector's."""
-        if any(not np.isfinite(output).all() for outputs in runs for output in outputs if output.dtype.kind == "f"):
-            return "its outputs are not finite numbers"
-        if not any(self._read(outputs).found for outputs in runs):
-            return "it detects nothing on any input"
-        return None
+        for outputs in runs:
+            detections.check_form(outputs)
+        try:
+            # All of them are read: one that can't be must not hide behind one that can.
+            found = [self._read(outputs).found for outputs in runs]
+        except ModelError as error:
+            return f"{agreement.NOT_COMPUTED} detections: {error}"
+        return None if any(found) else "it detects nothing on any input"
 
     def spread(self, expected: Outputs, actual: Outputs, runs: Runs) -> Spread:  # noqa: ARG002 - a Measure's signature
         """Return the greatest difference of two scores, or the score of a detection that has no partner."""

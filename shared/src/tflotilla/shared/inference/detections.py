@@ -86,17 +86,11 @@ def read(outputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> Detections:
         ModelError: they are not the outputs of a detector, or not finite.
 
     """
-    if not len(outputs) == len(specs) == len(_NAMES):
-        message = f"a detector has 4 outputs ({', '.join(_NAMES)}), this one has {len(outputs)}"
-        raise ModelError(message)
+    check_form(outputs)
     boxes, classes, scores, count = (
         dequantize(tensor, spec).astype(np.float64).reshape(-1)
         for tensor, spec in zip(outputs, specs)  # noqa: B905 - four each
     )
-    if not (boxes.size == _EDGES * scores.size and classes.size == scores.size and count.size == 1):
-        message = "outputs of shapes " + ", ".join(str(tuple(tensor.shape)) for tensor in outputs)
-        message += " are no boxes (1, N, 4), classes (1, N), scores (1, N) and count (1)"
-        raise ModelError(message)
     for name, values in zip(_NAMES, (boxes, classes, scores, count)):  # noqa: B905 - four each
         if not np.isfinite(values).all():
             message = f"the detector's {name} hold NaN or an infinity"
@@ -115,6 +109,18 @@ def read(outputs: Sequence[Tensor], specs: Sequence[TensorSpec]) -> Detections:
     # By all of its values: where scores are equal, the order of the outputs must not matter either.
     found.sort(key=lambda each: (-each.score, each.index, each.box))
     return Detections(found=tuple(found), full=len(found) == scores.size)
+
+
+def check_form(outputs: Sequence[Tensor]) -> None:
+    """Refuse outputs that can't be a detector's, whatever they hold. Raises ModelError."""
+    if len(outputs) != len(_NAMES):
+        message = f"a detector has 4 outputs ({', '.join(_NAMES)}), this one has {len(outputs)}"
+        raise ModelError(message)
+    boxes, classes, scores, count = outputs
+    if not (boxes.size == _EDGES * scores.size and classes.size == scores.size and count.size == 1):
+        message = "outputs of shapes " + ", ".join(str(tuple(tensor.shape)) for tensor in outputs)
+        message += " are no boxes (1, N, 4), classes (1, N), scores (1, N) and count (1)"
+        raise ModelError(message)
 
 
 def iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:
