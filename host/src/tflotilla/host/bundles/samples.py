@@ -135,7 +135,7 @@ def _from_arrays(
     if len(counts) > 1 or 0 in counts:
         raise DatasetError(f"{data}: every array needs the same number of samples, at least one; it has {counts}")
     return tuple(
-        tuple(_sample(data, array[i], spec, preprocessing) for array, spec in zip(chosen, specs, strict=True))
+        tuple(_sample(data, i, array[i], spec, preprocessing) for array, spec in zip(chosen, specs, strict=True))
         for i in _evenly(counts.pop(), limit)
     )
 
@@ -152,7 +152,9 @@ def _assign(data: Path, arrays: Mapping[str, NDArray[Any]], specs: Sequence[Tens
     return list(arrays.values())
 
 
-def _sample(data: Path, sample: NDArray[Any], spec: TensorSpec, preprocessing: Preprocessing | None) -> NDArray[Any]:
+def _sample(
+    data: Path, number: int, sample: NDArray[Any], spec: TensorSpec, preprocessing: Preprocessing | None
+) -> NDArray[Any]:
     wanted = tuple(size for size in spec.shape if size != 1)
     given = tuple(size for size in sample.shape if size != 1)
     if len(wanted) != len(given) or any(w not in (-1, g) for w, g in zip(wanted, given, strict=True)):
@@ -167,7 +169,7 @@ def _sample(data: Path, sample: NDArray[Any], spec: TensorSpec, preprocessing: P
     if sample.dtype.kind not in "fiub":
         raise DatasetError(f"{data}: holds {sample.dtype}, not numbers")
     if not np.isfinite(sample).all():
-        raise DatasetError(f"{data}: a sample for input {spec.name!r} holds NaN or infinity")
+        raise DatasetError(f"{data}: sample {number} of input {spec.name!r} holds NaN or infinity")
     return from_real(sample, spec)
 
 
@@ -175,6 +177,25 @@ def _image(pixels: NDArray[np.uint8]) -> Image.Image:
     """Make an image of (H, W), (H, W, 1) or (H, W, 3) pixels."""
     squeezed = pixels[..., 0] if pixels.ndim == _IMAGE_DIMENSIONS - 1 and pixels.shape[-1] == 1 else pixels
     return Image.fromarray(np.ascontiguousarray(squeezed))
+
+
+def check_readable(data: Path) -> None:
+    """Find out before long work whether there is something to load: arrays, or images that are not empty.
+
+    Raises:
+        DatasetError: names the file.
+
+    """
+    if data.suffix == ".npy":
+        _load_npy(data)
+    elif data.suffix == ".npz":
+        _load_npz(data)
+    elif data.is_dir():
+        for path in list_images(data):
+            if not path.stat().st_size:
+                raise DatasetError(f"{path} is empty")
+    else:
+        open_image(data)
 
 
 def _load_npy(path: Path) -> NDArray[Any]:
