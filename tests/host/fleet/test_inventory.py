@@ -1,3 +1,5 @@
+"""fleet.toml: what it may hold, what is refused, what is written back."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

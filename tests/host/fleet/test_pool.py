@@ -1,3 +1,5 @@
+"""Many boards at once: one bad board never stops the others."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Expressions that pick boards."""
+
 from __future__ import annotations
 
 import pytest

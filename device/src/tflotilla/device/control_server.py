@@ -12,7 +12,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from tflotilla.device import control
+from tflotilla.device import control, waiting
 from tflotilla.shared.contract import errors, session
 from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, TflotillaError, UsageError
 
@@ -126,7 +126,7 @@ class ControlServer:
 
     async def _answer(self, reader: asyncio.StreamReader, send: Callable[[session.Reply], None]) -> session.Reply:
         try:
-            line = await asyncio.wait_for(reader.readline(), _REQUEST_TIMEOUT_S)
+            line = await waiting.within(_REQUEST_TIMEOUT_S, reader.readline())
             return await self._obey(control.from_line(line), send)
         except TflotillaError as error:
             return _refusal(error)

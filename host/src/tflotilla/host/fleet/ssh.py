@@ -105,19 +105,6 @@ class _MeteredSocket:
         return getattr(self._inner, name)
 
 
-class _ShownKey(Exception):  # noqa: N818 - carries a key out of paramiko's handshake; no failure
-    def __init__(self, address: str, key: paramiko.PKey) -> None:
-        super().__init__(address)
-        self.address = address
-        self.key = key
-
-
-class _Show(paramiko.MissingHostKeyPolicy):
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
-        del client
-        raise _ShownKey(hostname, key)
-
-
 class _UnknownKeyError(paramiko.SSHException):
     def __init__(self, address: str, key: paramiko.PKey) -> None:
         super().__init__(address)
@@ -125,10 +112,20 @@ class _UnknownKeyError(paramiko.SSHException):
         self.key = key
 
 
+class _ShownKeyError(_UnknownKeyError):
+    """Carries a key out of paramiko's handshake where that is all that was wanted."""
+
+
 class _Refuse(paramiko.MissingHostKeyPolicy):
+    error: type[_UnknownKeyError] = _UnknownKeyError
+
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> NoReturn:
         del client
-        raise _UnknownKeyError(hostname, key)
+        raise self.error(hostname, key)
+
+
+class _Show(_Refuse):
+    error = _ShownKeyError
 
 
 class CommandEndedError(BoardError):
@@ -332,9 +329,7 @@ def fetch_host_keys(name: str, board: BoardEntry, fleet: Fleet, *, every_kind: b
         UnreachableError: it is off, the name is unknown, it speaks no SSH, or a deadline passed.
 
     """
-    kinds: tuple[str | None, ...] = (None,)
-    if every_kind:
-        kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")
+    kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512") if every_kind else (None,)
     found: dict[str, HostKey] = {}
     for kind in kinds:
         connection = _connection(name, board, fleet, _Meter(), only_kind=kind)
@@ -342,7 +337,7 @@ def fetch_host_keys(name: str, board: BoardEntry, fleet: Fleet, *, every_kind: b
         try:
             with _identified(name, _address(connection), connection):
                 connection.open()
-        except _ShownKey as shown:
+        except _ShownKeyError as shown:
             key = HostKey(
                 address=shown.address,
                 kind=shown.key.get_name(),
@@ -455,7 +450,7 @@ def _identified(name: str, address: str, connection: Any) -> Iterator[None]:  # 
     shown = f"{name} ({address})"
     try:
         yield
-    except (TflotillaError, _ShownKey):
+    except (TflotillaError, _ShownKeyError):
         raise
     except BadHostKeyException as error:
         message = (

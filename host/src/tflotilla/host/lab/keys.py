@@ -1,7 +1,4 @@
-"""The keys of a lab: its client key, its host keys, its signing key.
-
-They go with it, so nothing asks before replacing one.
-"""
+"""Keys of a lab: made anew whenever they are asked for, unlike a person's, which are never overwritten."""
 
 from __future__ import annotations
 
@@ -14,9 +11,7 @@ if TYPE_CHECKING:
 
 
 def generate(path: Path, *, comment: str) -> str:
-    """Write an ed25519 private key (mode 0600) and its `.pub`; return the public line `ssh-ed25519 AAAA… comment`."""
-    public = path.with_name(path.name + ".pub")
-    for file in (path, public):
-        file.unlink(missing_ok=True)
+    """Write a private key (mode 0600) and its `.pub`; return the public line `ssh-ed25519 AAAA… comment`."""
+    path.unlink(missing_ok=True)
     sshsig.generate_key(path, comment=comment)
-    return public.read_text().strip()
+    return path.with_name(path.name + ".pub").read_text().rstrip("\n")
