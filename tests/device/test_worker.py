@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import models_made
 from tests.device import running_bundles
 from tests.device.children import PATIENCE_S, RUNTIMES, Line, RunningWorker
+from tests.echo_model import EchoModel
 from tflotilla.device import loading, reports
 from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.handover import Handover
@@ -24,7 +26,7 @@ from tflotilla.device.worker import Stop, Worker
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig, ReportingConfig, SourceConfig
 from tflotilla.shared.contract.messages import Metrics, Prediction, Predictions
-from tflotilla.shared.contract.processing import Preprocessing
+from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
 from tflotilla.shared.inference.pipeline import Pipeline
 from tflotilla.shared.inference.postprocessing import Answerer
 
@@ -333,6 +335,65 @@ def test_a_supervisor_that_does_not_read_never_stops_inference(tmp_path: Path) -
     assert metrics.count == made
     assert shown < made
     assert shown + metrics.dropped + dropped == made
+
+
+class _Scripted:
+    """A source of these scores, one after the other, which then asks the worker to stop."""
+
+    gives_images = False
+
+    def __init__(self, stop: Stop, *scores: tuple[float, float, float]) -> None:
+        self._stop = stop
+        self._left = list(enumerate(scores))
+
+    def next_item(self) -> Item:
+        number, scores = self._left.pop(0)
+        self._stop.requested = not self._left
+        return Item(name=f"item {number}", tensors=(np.array([scores], np.float32),))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _served(*scores: tuple[float, float, float]) -> list[Line]:
+    """Let a worker of a model that echoes serve these scores in one go; return its lines."""
+    model, stop = EchoModel(), Stop(signals=())
+    reader, writer = os.pipe()
+    Worker(
+        pipeline=Pipeline(model, None, Answerer(Postprocessing(top_k=1), model.outputs, ())),
+        draft_size=None,
+        source=_Scripted(stop, *scores),
+        interval_ns=0,
+        reporting=ReportingConfig(window_s=3600),
+        handover=Handover(writer),
+        stop=stop,
+    ).run()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        return [Line(line[:1], line[1:-1]) for line in stream]
+
+
+def test_an_answer_that_is_none_stays_the_error_of_its_own_input() -> None:
+    """Answers are made together: one that fails costs the others nothing."""
+    problem, predictions, metrics = _served((0, 1, 0), (0, float("nan"), 0), (1, 0, 0))
+
+    assert problem.kind == reports.PROBLEM
+    assert problem.body.startswith(b"item 1: the model gave class")
+    results = predictions.decode(Predictions).results
+    assert [(result.item, result.top[0].index) for result in results] == [("item 0", 1), ("item 2", 0)]
+    assert (metrics.decode(Metrics).count, metrics.decode(Metrics).errors) == (2, 1)
+
+
+def test_a_result_bears_the_time_of_its_inference_not_of_its_answer() -> None:
+    before = time.time()
+    *batches, _ = _served(*[(0, 1, 0)] * 100)
+    after = time.time()
+
+    times = [result.time for batch in batches for result in batch.decode(Predictions).results]
+    assert len(set(times)) == 100
+    assert times == sorted(times)
+    assert before - 0.001 <= times[0]
+    assert times[-1] <= after + 0.001
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests import models_made
+from tests.echo_model import EchoModel
 from tflotilla.shared.contract.errors import ModelError
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
-from tflotilla.shared.contract.tensors import TensorSpec
 from tflotilla.shared.inference import runtime as port
 from tflotilla.shared.inference.pipeline import Pipeline
 from tflotilla.shared.inference.postprocessing import Answerer
@@ -21,38 +21,6 @@ from tflotilla.shared.inference.runtime import LoadedModel, LoadOptions
 
 if TYPE_CHECKING:
     from tflotilla.shared.inference.runtime import Tensor
-
-
-class EchoModel:
-    """A LoadedModel whose outputs are its inputs; it fails when it is told to."""
-
-    def __init__(self, width: int = 3) -> None:
-        self.spec = TensorSpec(name="echo", shape=(1, width), dtype="float32")
-        self.failing = False
-        self._tensors: tuple[Tensor, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return (self.spec,)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return (self.spec,)
-
-    @property
-    def delegated_nodes(self) -> int:
-        return 0
-
-    def set_inputs(self, tensors: tuple[Tensor, ...]) -> None:
-        self._tensors = tuple(tensor.copy() for tensor in tensors)
-
-    def invoke(self) -> None:
-        if self.failing:
-            message = "a kernel failed"
-            raise ModelError(message)
-
-    def get_outputs(self) -> tuple[Tensor, ...]:
-        return tuple(tensor.copy() for tensor in self._tensors)
 
 
 def _classifier(name: str = "tiny_classifier") -> LoadedModel:

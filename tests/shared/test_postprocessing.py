@@ -122,6 +122,12 @@ def _detections(
     return tuple(np.array(part, np.float32) for part in ([boxes], [classes], [scores], [count]))
 
 
+@pytest.mark.parametrize(("classes", "count"), [([np.nan], 1), ([0], np.nan), ([0], np.inf)])
+def test_boxes_that_are_no_number_are_a_broken_model(classes: list[float], count: float) -> None:
+    with pytest.raises(ModelError, match="belongs"):
+        _detector().answer(_detections([[0, 0, 1, 1]], classes, [0.9], count))
+
+
 def _detector(**policy: float) -> Answerer:
     post = Postprocessing(kind="detection", top_k=int(policy.get("top_k", 10)), score_threshold=0.5)
     return Answerer(post, (_spec("float32"),) * 4, ("person", "cat"))

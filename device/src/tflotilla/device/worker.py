@@ -1,8 +1,8 @@
 """The process that loads a model and serves: `python -m tflotilla.device.worker`, WorkerSpec in, lines out (`reports`).
 
-source → decode → preprocess → invoke → postprocess, again and again, each stage timed by perf_counter_ns. Nothing else
-happens in this process: no thread, no MQTT, no disk. Once per window it hands finished JSON to the supervisor through
-a pipe, without ever waiting for it.
+source → decode → preprocess → invoke, again and again, and for some dozens of them at once → postprocess; each stage
+of each inference is timed by perf_counter_ns. Nothing else happens in this process: no thread, no MQTT, no disk. Once
+per window it hands finished JSON to the supervisor through a pipe, without ever waiting for it.
 
 An input that can't be used is one error and one `E` line (plain text) per input, however often it comes again. When
 nothing can be served the last line is an `E` line and the exit code that of the error. SIGTERM, and a supervisor that
@@ -33,7 +33,7 @@ from tflotilla.shared.inference.postprocessing import Answerer
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tflotilla.device.sources import Item, Source
+    from tflotilla.device.sources import Source
     from tflotilla.shared.contract.agent_config import ReportingConfig, SourceConfig
     from tflotilla.shared.contract.tensors import TensorSpec
     from tflotilla.shared.inference.preprocessing import Preprocessor
@@ -46,6 +46,9 @@ _IDLE_NS = 50_000_000
 _RETRY_NS = 20_000_000
 #: How long the last window may take to be handed over after a SIGTERM.
 _FAREWELL_S = 0.5
+#: So many inferences are answered together while they follow each other without a pause (`pipeline` says why). Whoever
+#: waits answers first, so that no result is ever older than the window that reports it.
+_TOGETHER = 32
 #: Inputs whose problem was told already; beyond this the oldest may be told again.
 _TOLD_LIMIT = 1000
 
@@ -180,6 +183,9 @@ class Worker:
 
             self._open_image = open_image
         self._pipeline = pipeline
+        self._submit = pipeline.submit
+        self._submit_image = pipeline.submit_image
+        self._next_item = source.next_item
         self._draft_size = draft_size
         self._source = source
         self._interval_ns = interval_ns
@@ -196,18 +202,19 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop. Raises BrokenPipeError when nobody reads any more."""
         clock = time.perf_counter_ns
-        stop, interval_ns = self._stop, self._interval_ns
+        stop, interval_ns, run_one = self._stop, self._interval_ns, self._run_one
         stop.looping = True
         self._opened = begin = clock()
+        together = 0
         while not stop.requested:
-            item = self._next_item()
-            if item is None:
+            if not run_one():
                 self._wait_until(clock() + _IDLE_NS)
                 begin = clock()
                 continue
-            self._infer(item)
-            if self._window.batch_ready:
-                self._hand_over_results()
+            together += 1
+            if together == _TOGETHER:
+                together = 0
+                self._collect()
             if clock() >= self._due:
                 self._catch_up()
             if interval_ns:
@@ -217,37 +224,50 @@ class Worker:
                 begin = max(begin, clock())
         self._close_window()
 
-    def _next_item(self) -> Item | None:
+    def _run_one(self) -> bool:
+        """Run the model on the source's next item; return False when there is none now."""
         try:
-            return self._source.next_item()
+            item = self._next_item()
         except TflotillaError as error:
             self._tell(str(error))
-            return None
-
-    def _infer(self, item: Item) -> None:
+            return False
+        if item is None:
+            return False
         try:
             if item.image is None:
-                decode_ns = 0
-                result = self._pipeline.infer(item.tensors or ())
+                self._submit(item.tensors or (), (item.name, 0))
             else:
                 begin = time.perf_counter_ns()
                 image = self._open_image(item.image, draft_size=self._draft_size)
-                decode_ns = time.perf_counter_ns() - begin
-                result = self._pipeline.infer_image(image)
-            top, preprocess_ns, invoke_ns, postprocess_ns = result
-            total_ns = decode_ns + preprocess_ns + invoke_ns + postprocess_ns
-            stages = (decode_ns, preprocess_ns, invoke_ns, postprocess_ns, total_ns)
-            self._window.add(item.name, time.time(), stages, top)
+                self._submit_image(image, (item.name, time.perf_counter_ns() - begin))
         except DatasetError as error:
             self._window.unreadable += 1
-            self._tell_of(item, error)
+            self._tell_of(item.name, error)
         except (TflotillaError, ValueError, OSError, MemoryError) as error:
             self._window.errors += 1
-            self._tell_of(item, error)
+            self._tell_of(item.name, error)
+        return True
 
-    def _tell_of(self, item: Item, error: Exception) -> None:
+    def _collect(self) -> None:
+        """Answer what was submitted, and hand results over when they are many."""
+        window = self._window
+        # When an inference ended, on the wall's clock as it goes now.
+        wall_ns = time.time_ns() - time.perf_counter_ns()
+        for (name, decode_ns), ended_ns, result, error in self._pipeline.collect():
+            if result is not None:
+                top, preprocess_ns, invoke_ns, postprocess_ns = result
+                total_ns = decode_ns + preprocess_ns + invoke_ns + postprocess_ns
+                stages = (decode_ns, preprocess_ns, invoke_ns, postprocess_ns, total_ns)
+                window.add(name, (ended_ns + wall_ns) / _NS, stages, top)
+            elif error is not None:
+                window.errors += 1
+                self._tell_of(name, error)
+        if window.batch_ready:
+            self._hand_over_results()
+
+    def _tell_of(self, name: str, error: Exception) -> None:
         problem = str(error) or type(error).__name__
-        self._tell(problem if item.name in problem else f"{item.name}: {problem}", about=item.name)
+        self._tell(problem if name in problem else f"{name}: {problem}", about=name)
 
     def _tell(self, problem: str, *, about: str | None = None) -> None:
         key = about or problem
@@ -266,6 +286,9 @@ class Worker:
                 self._catch_up()
             if now >= until_ns:
                 return
+            if self._pipeline.pending:
+                self._collect()
+                continue
             rest_s = (min(until_ns, self._due) - now) / _NS
             channels = [self._handover.channel] if self._handover.waiting else []
             _, writable, _ = select.select([self._stop.descriptor], channels, [], max(0.0, rest_s))
@@ -295,6 +318,7 @@ class Worker:
             self._due = min(self._due, time.perf_counter_ns() + _RETRY_NS)
 
     def _close_window(self) -> None:
+        self._collect()
         self._hand_over_results()
         now = time.perf_counter_ns()
         body = self._window.metrics(

@@ -141,17 +141,23 @@ class Pipeline:
     def collect(self) -> list[Collected]:
         """Answer what was submitted since the last time, in order. Its time counts as their `postprocess`."""
         answer, clock = self._answer, perf_counter_ns
+        pending = self._pending[:]
+        self._pending.clear()
         collected = []
-        for outputs, tag, start, ready, done, copied in self._pending:
-            begin = clock()
+        begin = clock()
+        for outputs, tag, start, ready, done, copied in pending:
             try:
                 top = answer(outputs) if self._deferred else outputs
             except ModelError as error:
                 collected.append(Collected(tag, copied, None, error))
+                begin = clock()
                 continue
-            result = Result(top, ready - start, done - ready, copied - done + clock() - begin)
-            collected.append(Collected(tag, copied, result, None))
-        self._pending.clear()
+            # One answer's end is the next one's begin: what stands between them is counted too.
+            end = clock()
+            collected.append(
+                Collected(tag, copied, Result(top, ready - start, done - ready, copied - done + end - begin), None)
+            )
+            begin = end
         return collected
 
     def _prepare(self, image: Image.Image) -> Tensor:

@@ -117,13 +117,13 @@ class Answerer:
             dequantize(tensor, spec).reshape(-1)
             for tensor, spec in zip(outputs, self._specs)  # noqa: B905 - four each
         )
-        found = min(int(count[0]), len(scores)) if len(count) else 0
+        found = min(_whole(count.item(0)), len(scores)) if len(count) else 0
         shown: list[Candidate] = []
         for i, score in best(scores[:found], found):
             if score < self._post.score_threshold or len(shown) == self._post.top_k:
                 break
             box = tuple(round(min(max(edge, 0.0), 1.0), _DECIMALS) for edge in boxes[4 * i : 4 * i + 4].tolist())
-            shown.append(self._shown(int(classes[i]), score, box))
+            shown.append(self._shown(_whole(classes.item(i)), score, box))
         return tuple(shown)
 
     def _candidate(self, index: int, value: float) -> Candidate:
@@ -135,6 +135,13 @@ class Answerer:
             message = f"the model gave class {index} the score {score}"
             raise ModelError(message)
         return Candidate(label=self.label(index), index=index, score=round(score, _DECIMALS), box=box)
+
+
+def _whole(number: float) -> int:
+    if not math.isfinite(number):
+        message = f"the model gave {number} where the number of a class or of boxes belongs"
+        raise ModelError(message)
+    return int(number)
 
 
 def best(scores: NDArray[Any], count: int) -> list[tuple[int, float]]:
