@@ -129,7 +129,7 @@ def _manifest(rng: random.Random) -> manifest.Manifest:
 
 
 def _source_config(rng: random.Random) -> agent_config.SourceConfig:
-    return build(agent_config.SourceConfig, rng, kind="folder", interval_ms=rng.uniform(0, 1e4))
+    return build(agent_config.SourceConfig, rng, kind="folder", path="/srv", interval_ms=rng.uniform(0, 1e4))
 
 
 _SPECIAL |= {

@@ -136,4 +136,7 @@ def _run() -> int:
             raise
         complain(f"a bug of tflotilla: {type(error).__name__}: {error} (run again with TFLOTILLA_DEBUG=1 to see where)")
         return EXIT_BUG
+    if result == EXIT_INTERRUPTED:
+        # Typer answers Ctrl-C itself, without a word.
+        complain("interrupted")
     return result if isinstance(result, int) else 0

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd
 from tflotilla.shared.contract import codec, errors, layout
 from tflotilla.shared.contract.board import check_board_id
-from tflotilla.shared.contract.errors import BoardError, ContractError, IdentityError, UnreachableError, UsageError
+from tflotilla.shared.contract.errors import (
+    BoardError,
+    ConfigError,
+    ContractError,
+    IdentityError,
+    UnreachableError,
+    UsageError,
+)
 from tflotilla.shared.contract.session import Hello
 
 if TYPE_CHECKING:
@@ -144,7 +151,7 @@ def bootstrap(
     """
     entry = fleet.board(name)
     # Before anything is asked of the board: a mistake in fleet.toml costs no connection.
-    fleet.agent_config(name, home="/")
+    _check_source(fleet, fleet.agent_config(name, home="/").source.kind, name)
     fleet.allowed_signers()
     fleet.mqtt_files()
     cuts = 0
@@ -239,6 +246,14 @@ export TFLOTILLA_HOME="$home" PYTHONPATH="$environment:$environment/{environment
 unset PYTHONDONTWRITEBYTECODE
 exec {shlex.quote(python)} -m tflotilla.device "$@"
 """.encode()
+
+
+def _check_source(fleet: Fleet, kind: str, name: str) -> None:
+    """Refuse here what the agent would refuse there, after the one that serves was stopped for it."""
+    known = layers.sources()
+    if kind not in known:
+        message = f"{fleet.path}: boards.{name}.agent.source.kind: {kind!r} is no source; known are {', '.join(known)}"
+        raise ConfigError(message)
 
 
 def _target(ground: Ground, runtime: RuntimeChoice, name: str) -> Target:

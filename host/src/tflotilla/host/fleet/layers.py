@@ -110,6 +110,13 @@ def _packages(target: Target, on_step: Callable[[str], None]) -> Layer:
             return _store(folder, ((path, Path(scratch) / path) for path in _tree(Path(scratch), environments.needed)))
 
 
+def sources() -> tuple[str, ...]:
+    """Return the kinds of sources that the agent knows, as it is sent: one file each."""
+    spec = importlib.util.find_spec("tflotilla.device")
+    roots = () if spec is None else spec.submodule_search_locations or ()
+    return tuple(sorted(p.stem for root in roots for p in Path(root, "sources").glob("*.py") if p.stem != "__init__"))
+
+
 def _payload(packages: str) -> Layer:
     files: list[tuple[str, Path]] = []
     for name in _PAYLOAD:

@@ -203,7 +203,10 @@ class Session:
         if done.exit_status == _NOT_INSTALLED:
             return BoardError(f"{board} has no agent yet; `tflotilla board bootstrap {board}` installs it")
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or "it said nothing"
-        return BoardError(f"{board}: the agent's session ended with status {done.exit_status}: {said}")
+        return BoardError(
+            f"{board}: the agent's session ended with status {done.exit_status}: {said}; "
+            f"`tflotilla board bootstrap {board}` repairs an agent"
+        )
 
 
 @contextlib.contextmanager

@@ -114,6 +114,10 @@ class AgentConfig:
     reporting: ReportingConfig = field(default_factory=ReportingConfig)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for names that can't be topic levels."""
+        """Raise ValueError for names that can't be topic levels, and for a folder that nobody named."""
         check_board_id(self.board)
         check_fleet(self.fleet)
+        _check(
+            holds=self.source.kind != "folder" or self.source.path is not None,
+            message="source.path is missing: kind 'folder' needs the folder of images",
+        )
