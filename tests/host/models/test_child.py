@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -139,3 +140,29 @@ def test_an_interrupted_call_leaves_no_child_behind() -> None:
         child.call(f"{HERE}:hang_and_tell", {}, on_progress=interrupt)
 
     assert subprocess.run(["ps", "-p", str(seen[0])], capture_output=True, check=False).returncode != 0
+
+
+def test_a_call_closes_nothing_that_is_not_its_own() -> None:
+    """Another thread opens files while calls run, and gets the numbers that they have given back."""
+    robbed: list[OSError] = []
+    over = threading.Event()
+
+    def open_and_close() -> None:
+        while not over.is_set():
+            handle = os.open(os.devnull, os.O_RDONLY)
+            over.wait(0.0005)
+            try:
+                os.close(handle)
+            except OSError as error:
+                robbed.append(error)
+
+    other = threading.Thread(target=open_and_close)
+    other.start()
+    try:
+        for number in range(10):
+            child.call(f"{HERE}:answer", {"number": number})
+    finally:
+        over.set()
+        other.join()
+
+    assert robbed == []

@@ -11,7 +11,7 @@ import click
 import typer
 
 from tflotilla.host.cli import output
-from tflotilla.shared.contract.errors import UsageError
+from tflotilla.shared.contract.errors import BoardError, UsageError
 
 if TYPE_CHECKING:
     from tflotilla.host.lab.lab import Lab
@@ -87,7 +87,7 @@ def list_(as_json: _Json = False) -> None:
     """
     from tflotilla.host.lab import lab
 
-    labs = lab.list_labs()
+    labs = [each for each in lab.list_labs() if _whole(each)]
     if as_json:
         output.emit_json([_facts(each) for each in labs])
         return
@@ -101,6 +101,14 @@ def list_(as_json: _Json = False) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created))
         rows.append((each.name, f"{running} of {len(each.boards)}", broker, since, str(each.fleet_file)))
     output.emit_table("Labs", ("lab", "boards on", "broker", "since", "fleet"), rows)
+
+
+def _whole(here: Lab) -> bool:
+    try:
+        return bool(here.boards)
+    except BoardError as error:
+        output.complain(str(error))
+        return False
 
 
 def _facts(here: Lab) -> dict[str, Any]:

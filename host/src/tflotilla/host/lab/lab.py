@@ -123,7 +123,11 @@ class Lab:
 
     def _board(self, name: str) -> LabBoard:
         dressed = self._outfit(name)
-        public = dressed.host_key.with_name("host_key.pub").read_text().split()
+        try:
+            public = dressed.host_key.with_name("host_key.pub").read_text().split()
+        except OSError as error:
+            message = f"lab {self.name!r} is damaged: {error.filename} is gone; `tflotilla lab down {self.name}`"
+            raise BoardError(message) from error
         return LabBoard(
             name=name,
             host=HOST,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FRAMES_PER_SECOND = 8
 _INDENT = (0, 0, 0, 2)
+_DETAIL_INDENT = (0, 0, 0, 4)
 
 
 class Stage:
@@ -55,7 +56,11 @@ class Stage:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Say one sentence; long ones wrap with their indent."""
-        self.console.print(Padding(Text(text, style=style), _INDENT))
+        self.console.print(Padding(Text(text, style=style), _INDENT, expand=False))
+
+    def detail(self, text: str) -> None:
+        """Say what belongs to the sentence before."""
+        self.console.print(Padding(Text(text, style="dim"), _DETAIL_INDENT, expand=False))
 
     def good(self, text: str) -> None:
         """Say what went as it should."""
@@ -68,7 +73,7 @@ class Stage:
     def _mark(self, sign: str, colour: str, text: str) -> None:
         line = Table.grid(padding=(0, 1))
         line.add_row(Text(sign, style=f"bold {colour}"), Text(text))
-        self.console.print(Padding(line, _INDENT))
+        self.console.print(Padding(line, _INDENT, expand=False))
 
     def summary(self, lines: Sequence[str]) -> None:
         """Say at the end what was seen."""
@@ -89,7 +94,7 @@ class Stage:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
         """Show a table; columns named in `right` are figures."""
-        self.console.print(Padding(self.build_table(columns, rows, right=right), _INDENT))
+        self.console.print(Padding(self.build_table(columns, rows, right=right), _INDENT, expand=False))
 
     def build_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
         """Return the table that `table` shows, for use inside `watching`."""
@@ -126,7 +131,7 @@ class Stage:
         until = time.monotonic() + seconds
         if not self.console.is_terminal:
             time.sleep(seconds)
-            self.console.print(Padding(draw(), _INDENT))
+            self.console.print(Padding(draw(), _INDENT, expand=False))
             return
 
         def picture() -> Group:

@@ -73,9 +73,10 @@ class Story:
         original, shipped = facts["variants"][0], facts["variants"][-1]
         bad = facts["bad_releases"]
         heard = self._listener.tally
+        lost = shipped["accuracy_lost"] * 100
         return (
             f"{original['size_bytes'] / shipped['size_bytes']:.1f} times smaller than float32, "
-            f"{shipped['accuracy_lost'] * 100:.2f} points of accuracy lost",
+            + (f"{lost:.2f} points of accuracy lost" if lost > 0 else "no accuracy lost"),
             f"{len(self._names)} boards brought up from nothing but sshd and python3",
             f"{heard.total:,} predictions over MQTT, {sum(heard.missing.values())} reports missing",
             f"{len(bad['tried'])} bad releases tried, {bad['by_a_bad_release']} predictions by them",
@@ -347,7 +348,7 @@ class Story:
             with stage.working(f"deploying a release with {title}"):
                 error = crew.refusal(victim, self._fleet, bundle, expected)
             stage.refused(f"{title}: refused {where}")
-            stage.say(f"  {error}", style="dim")
+            stage.detail(str(error))
             told.append({"release": title, "refused": where, "error": type(error).__name__, "message": str(error)})
         self._listener.wait_until(lambda _: self._listener.tally.since(before).total > 0, timeout_s=10)
         heard = self._listener.tally.since(before)

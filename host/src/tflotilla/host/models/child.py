@@ -30,9 +30,9 @@ from tflotilla.shared.contract import codec, errors
 from tflotilla.shared.contract.errors import ModelError, TflotillaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 _SET: Mapping[str, str] = {
     "CUDA_VISIBLE_DEVICES": "-1",  # conversion needs no GPU, and looking for one takes seconds and prints pages
     "PYTHONHASHSEED": "0",  # the same input gives the same bytes
@@ -65,9 +65,12 @@ def call(
         RuntimeError: the function has a bug; the child's traceback is a note of it.
 
     """
-    with tempfile.TemporaryDirectory(prefix="tflotilla-child-") as home, _pipe() as (reader, writer):
+    with tempfile.TemporaryDirectory(prefix="tflotilla-child-") as home, contextlib.ExitStack() as pipe:
         log_path = Path(home) / "log"
-        with log_path.open("wb") as log:
+        reader, writer = os.pipe()
+        lines = pipe.enter_context(os.fdopen(reader, "rb"))
+        # The writing end is closed as soon as the child has it, and only once: other threads open files meanwhile.
+        with log_path.open("wb") as log, os.fdopen(writer, "wb"):
             process = subprocess.Popen(
                 # -P: a `keras.py` in the user's folder is not the one that is meant.
                 [sys.executable, "-P", "-m", "tflotilla.host.models.child", str(writer)],
@@ -78,7 +81,6 @@ def call(
                 env=environment(Path(home)),
                 start_new_session=True,
             )
-        os.close(writer)
         expired = threading.Event()
 
         def expire() -> None:
@@ -90,7 +92,7 @@ def call(
             if timeout_s is not None:
                 timer.start()
             _send(process, {"function": function, "arguments": codec.encode(arguments)})
-            answer = _listen(reader, on_progress)
+            answer = _listen(lines, on_progress)
             process.wait()
         finally:
             timer.cancel()
@@ -106,8 +108,10 @@ def call(
 def environment(home: Path) -> dict[str, str]:
     """Return the child's whole environment: an allow-list, and `home` as its home folder."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    # Temporary files lie in the home too: whoever is killed cleans up nothing.
+    moved = dict.fromkeys(("HOME", "KERAS_HOME", "TMPDIR"), str(home))
     # The home moves, the packages a user installed for themselves must not.
-    return kept | dict(_SET) | {"HOME": str(home), "KERAS_HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
+    return kept | dict(_SET) | moved | {"PYTHONUSERBASE": site.getuserbase()}
 
 
 def report_progress(text: str) -> None:
@@ -122,17 +126,6 @@ class _Channel:
     descriptor: int | None = None
 
 
-@contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    reader, writer = os.pipe()
-    try:
-        yield reader, writer
-    finally:
-        os.close(reader)
-        with contextlib.suppress(OSError):
-            os.close(writer)
-
-
 def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
     stdin = process.stdin
     assert stdin is not None  # noqa: S101 - Popen was asked for a pipe
@@ -141,19 +134,16 @@ def _send(process: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
         stdin.write(json.dumps(request).encode())
 
 
-def _listen(reader: int, on_progress: Callable[[str], None] | None) -> dict[str, Any] | None:
-    answer = None
-    with os.fdopen(os.dup(reader), "rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break  # the child died in the middle of a line
-            message = json.loads(line)
-            if "progress" not in message:
-                answer = message
-                break
-            if on_progress is not None:
-                on_progress(message["progress"])
-    return answer
+def _listen(lines: Iterable[bytes], on_progress: Callable[[str], None] | None) -> dict[str, Any] | None:
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break  # the child died in the middle of a line
+        message: dict[str, Any] = json.loads(line)
+        if "progress" not in message:
+            return message
+        if on_progress is not None:
+            on_progress(message["progress"])
+    return None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
