@@ -35,13 +35,12 @@ def load_with(path: Path, libraries: Sequence[str], options: SourceOptions, *, s
         UsageError: the input shapes don't fit.
 
     """
-    with tempfile.TemporaryDirectory(prefix="tflotilla-source-") as folder:
-        file = path
-        if path.suffix != suffix:
-            file = Path(folder) / f"model{suffix}"
-            file.symlink_to(path.absolute())
-        model, notes = _load(path, file, libraries, options)
-    return _freeze(model, options, notes)
+    file = path
+    if path.suffix != suffix:
+        # In the child's own folder for temporary files, which goes with the child.
+        file = Path(tempfile.mkdtemp()) / f"model{suffix}"
+        file.symlink_to(path.absolute())
+    return _freeze(*_load(path, file, libraries, options), options)
 
 
 def _load(path: Path, file: Path, libraries: Sequence[str], options: SourceOptions) -> tuple[Any, list[str]]:
@@ -60,7 +59,7 @@ def _load(path: Path, file: Path, libraries: Sequence[str], options: SourceOptio
     raise ModelError(f"{path}: Keras can't load it, damaged or of another version: {failures[0]}")
 
 
-def _freeze(model: Any, options: SourceOptions, notes: list[str]) -> FrozenFunction:  # noqa: ANN401 - Keras has no types
+def _freeze(model: Any, notes: list[str], options: SourceOptions) -> FrozenFunction:  # noqa: ANN401 - Keras has no types
     import tensorflow as tf
 
     from tflotilla.host.models.sources.traced import FrozenFunction
