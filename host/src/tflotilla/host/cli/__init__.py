@@ -117,7 +117,7 @@ def _usage(error: click.ClickException) -> str:
 
 def _run() -> int:
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, prog_name="tflotilla")
     except TflotillaError as error:
         complain(str(error))
         return error.exit_code

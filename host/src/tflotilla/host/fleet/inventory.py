@@ -90,6 +90,10 @@ class BoardEntry:
         if self.port is not None and not 0 < self.port < 1 << 16:
             message = f"port must be 1..65535, not {self.port}"
             raise ValueError(message)
+        for key, value in self.labels.items():
+            if not selectors.is_label(key, value):
+                message = f"label {key!r} = {value!r}: no selector can pick it; use words without spaces, ',', '!', '='"
+                raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

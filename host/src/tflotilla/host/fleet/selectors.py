@@ -68,11 +68,16 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", key) or re.search(r"[,!=\s]", value):
+        if not equals or not is_label(key, value):
             message = f"label {pair!r}: write key=value, without spaces, commas, '!' or a second '='"
             raise UsageError(message)
         labels[key] = value
     return labels
+
+
+def is_label(key: str, value: str) -> bool:
+    """Whether a selector can name this label."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", key)) and not re.search(r"[,!=\s]", value)
 
 
 def _matching(pattern: str, term: str, boards: Mapping[str, Mapping[str, str]]) -> Sequence[str]:
