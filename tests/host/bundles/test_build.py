@@ -10,9 +10,10 @@ import pytest
 
 from tests import catalogue, models_made
 from tests.host.bundles import making
-from tflotilla.host.bundles import archive, build, goldens, samples, signing
+from tflotilla.host.bundles import archive, build, goldens, signing
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.host.bundles.build import BundleRequest
+from tflotilla.host.models import samples
 from tflotilla.host.models.inspect import inspect_model
 from tflotilla.shared.contract.errors import InputError, ModelError, TflotillaError, UsageError
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing

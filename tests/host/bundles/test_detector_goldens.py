@@ -12,8 +12,9 @@ import pytest
 from tests import catalogue
 from tests.device.children import RUNTIMES, ask
 from tflotilla.device.reports import ProbeReport, ProbeSpec
-from tflotilla.host.bundles import archive, build, goldens, samples
+from tflotilla.host.bundles import archive, build, goldens
 from tflotilla.host.bundles.build import BundleRequest
+from tflotilla.host.models import samples
 from tflotilla.host.models.inspect import inspect_model
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig

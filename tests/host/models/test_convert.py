@@ -389,7 +389,7 @@ def test_the_oldest_runtimes_that_accept_the_ops_are_named(tmp_path: Path) -> No
 
 
 def test_noise_is_the_same_every_time() -> None:
-    from tflotilla.host.bundles import samples
+    from tflotilla.host.models import samples
     from tflotilla.shared.contract.tensors import TensorSpec
 
     spec = TensorSpec(name="x", shape=(1, 4), dtype="float32")

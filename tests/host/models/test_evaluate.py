@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests import catalogue, models_made
 from tests.host.bundles import making
-from tflotilla.host.bundles import archive
+from tflotilla.host.bundles import archive, subjects
 from tflotilla.host.models.evaluate import EvaluationRequest, evaluate
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.contract.tensors import QuantizationScheme
@@ -69,7 +69,9 @@ def test_a_bundle_brings_its_own_preprocessing_and_labels(tmp_path: Path) -> Non
         (data / name).mkdir(parents=True)
         Image.fromarray(models_made.pattern(label)).save(data / name / "1.png")
 
-    report = evaluate(EvaluationRequest(models=(bundle,), data=data, runtimes=(LITERT,)))
+    report = evaluate(
+        EvaluationRequest(models=(subjects.unpack(bundle, tmp_path / "unpacked"),), data=data, runtimes=(LITERT,))
+    )
 
     assert [score.accuracy for score in report.scores] == [1.0]
 

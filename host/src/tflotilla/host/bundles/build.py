@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.bundles import archive, goldens, labels, samples, signing
+from tflotilla.host.bundles import archive, goldens, labels, signing
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.models import compatibility
+from tflotilla.host.models import compatibility, samples
 from tflotilla.host.models.inspect import inspect_model
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tflotilla.host.bundles.agreement import Outputs
-    from tflotilla.host.bundles.samples import Inputs
+    from tflotilla.host.models.samples import Inputs
     from tflotilla.shared.contract.tensors import TensorSpec
 
 #: Candidates per golden: enough to find inputs on which all runtimes agree closely.

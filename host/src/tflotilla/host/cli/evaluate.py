@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,19 +50,28 @@ def evaluate(
 
     Exit codes: 0 measured, 2 usage, 3 a model or the data can't be used, 7 no runtime is installed here.
     """
+    import tempfile
+
+    from tflotilla.host.bundles import subjects
     from tflotilla.host.models import evaluate as evaluation
 
-    request = evaluation.EvaluationRequest(
-        models=tuple(models),
-        data=data,
-        preprocess=preprocess,
-        labels=labels,
-        runtimes=tuple(runtime or ()),
-        num_threads=threads,
-        limit=limit,
-        label_offset=label_offset,
-    )
-    with output.progress(f"evaluating {len(models)} model{'s' if len(models) > 1 else ''}") as say:
+    with (
+        tempfile.TemporaryDirectory(prefix="tflotilla-evaluate-") as folder,
+        output.progress(f"evaluating {len(models)} model{'s' if len(models) > 1 else ''}") as say,
+    ):
+        request = evaluation.EvaluationRequest(
+            models=tuple(
+                subjects.unpack(path, Path(folder) / str(number)) if subjects.is_bundle(path) else path
+                for number, path in enumerate(models)
+            ),
+            data=data,
+            preprocess=preprocess,
+            labels=labels,
+            runtimes=tuple(runtime or ()),
+            num_threads=threads,
+            limit=limit,
+            label_offset=label_offset,
+        )
         report = evaluation.evaluate(request, _spare(say))
     if as_json:
         output.emit_json(_document(report))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tflotilla.host.bundles import samples
+from tflotilla.host.models import samples
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.inference.images import IMAGE_SUFFIXES, list_images
 from tflotilla.shared.inference.preprocessing import PRESETS

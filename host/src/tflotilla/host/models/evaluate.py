@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from tflotilla.host.bundles import archive
 from tflotilla.host.models import child, compatibility, datasets
 from tflotilla.host.models.inspect import ModelInspection, inspect_model
-from tflotilla.shared.contract import codec, manifest, messages
+from tflotilla.shared.contract import codec, messages
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError, TflotillaError, UsageError
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
@@ -52,11 +50,22 @@ _STAGES: tuple[messages.Stage, ...] = ("decode", "preprocess", "invoke", "postpr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One model with all that is known about it: `given` is what the user named, `file` the .tflite."""
+
+    given: Path
+    file: Path
+    inspection: ModelInspection
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRequest:
     """What to evaluate, on what."""
 
-    #: `.tflite` files, `.tflb` files or bundle folders; bundles bring their own preprocessing and labels.
-    models: tuple[Path, ...]
+    #: `.tflite` files, or subjects that bring their own preprocessing and labels, as bundles do.
+    models: tuple[Path | Subject, ...]
     data: Path
     #: As behind `--preprocess`, or the value itself; for models that are no bundles.
     preprocess: str | Preprocessing | None = None
@@ -114,17 +123,6 @@ class EvaluationReport:
     refusals: tuple[Refusal, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """One model with all that is known about it."""
-
-    given: Path
-    file: Path
-    inspection: ModelInspection
-    preprocessing: Preprocessing | None
-    labels: tuple[str, ...]
-
-
 def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | None = None) -> EvaluationReport:
     """Evaluate every model on every runtime.
 
@@ -139,23 +137,22 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
     scores: list[Score] = []
     refusals: list[Refusal] = []
     first: TflotillaError | None = None
-    with tempfile.TemporaryDirectory(prefix="tflotilla-evaluate-") as folder:
-        subjects = [_subject(path, request, Path(folder) / str(i)) for i, path in enumerate(request.models)]
-        for subject in subjects:
-            open_data(subject, request)
-        for subject in subjects:
-            for name in names:
-                try:
-                    scores.append(_score(subject, name, request, on_progress))
-                except (ModelError, BoardError) as error:
-                    first = first or _naming(subject, error)
-                    refusals.append(Refusal(model=subject.given, runtime=name, reason=str(error)))
+    subjects = [_subject(each, request) for each in request.models]
+    for subject in subjects:
+        open_data(subject, request)
+    for subject in subjects:
+        for name in names:
+            try:
+                scores.append(_score(subject, name, request, on_progress))
+            except (ModelError, BoardError) as error:
+                first = first or _naming(subject, error)
+                refusals.append(Refusal(model=subject.given, runtime=name, reason=str(error)))
     if not scores and first is not None:
         raise first
     return EvaluationReport(data=request.data, scores=tuple(_with_float(scores)), refusals=tuple(refusals))
 
 
-def open_data(subject: _Subject, request: EvaluationRequest) -> datasets.LabelledData:
+def open_data(subject: Subject, request: EvaluationRequest) -> datasets.LabelledData:
     """Open the labelled data for one model. Raises DatasetError, UsageError."""
     try:
         classes = class_count(subject.inspection)
@@ -175,7 +172,7 @@ def open_data(subject: _Subject, request: EvaluationRequest) -> datasets.Labelle
     return data
 
 
-def _naming(subject: _Subject, error: TflotillaError) -> TflotillaError:
+def _naming(subject: Subject, error: TflotillaError) -> TflotillaError:
     """Begin the sentence with the model, where nobody did."""
     message = str(error)
     return error if message.startswith(str(subject.given)) else type(error)(f"{subject.given}: {message}")
@@ -214,10 +211,10 @@ def is_present(*, name: str) -> bool:
     return True
 
 
-def _subject(path: Path, request: EvaluationRequest, folder: Path) -> _Subject:
-    if path.suffix == archive.SUFFIX or (path.is_dir() and (path / manifest.MANIFEST).exists()):
-        return _bundled(path, folder)
-    inspection = inspect_model(path)
+def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
+    if isinstance(given, Subject):
+        return given
+    inspection = inspect_model(given)
     chosen = request.preprocess
     if isinstance(chosen, str):
         shape = inspection.inputs[0].shape if inspection.inputs else ()
@@ -225,33 +222,11 @@ def _subject(path: Path, request: EvaluationRequest, folder: Path) -> _Subject:
     if chosen is not None and inspection.inputs:
         datasets.refuse_foreign_range(chosen, inspection.inputs[0])
     labels = datasets.read_labels(request.labels) if request.labels is not None else ()
-    return _Subject(given=path, file=path, inspection=inspection, preprocessing=chosen, labels=labels)
-
-
-def _bundled(path: Path, folder: Path) -> _Subject:
-    bundle = archive.Bundle.open(path)
-    bundle.verify_files()
-    folder.mkdir()
-    file = folder / manifest.MODEL
-    file.write_bytes(bundle.read(manifest.MODEL))
-    labels: tuple[str, ...] = ()
-    if manifest.LABELS in bundle.manifest.files:
-        (folder / manifest.LABELS).write_bytes(bundle.read(manifest.LABELS))
-        labels = datasets.read_labels(folder / manifest.LABELS)
-    kind = bundle.manifest.postprocessing.kind
-    if kind != "classification":
-        raise ModelError(f"{path}: evaluation is for classification; this bundle's postprocessing is {kind}")
-    return _Subject(
-        given=path,
-        file=file,
-        inspection=inspect_model(file),
-        preprocessing=bundle.manifest.preprocessing,
-        labels=labels,
-    )
+    return Subject(given=given, file=given, inspection=inspection, preprocessing=chosen, labels=labels)
 
 
 def _score(
-    subject: _Subject, runtime: str, request: EvaluationRequest, on_progress: Callable[[str], None] | None
+    subject: Subject, runtime: str, request: EvaluationRequest, on_progress: Callable[[str], None] | None
 ) -> Score:
     _check_ops(subject, runtime)
     say: Callable[[str], None] | None = None
@@ -294,7 +269,7 @@ def _score(
     )
 
 
-def _check_ops(subject: _Subject, runtime: str) -> None:
+def _check_ops(subject: Subject, runtime: str) -> None:
     """Say in our words, by op and version, what the runtime can't run; its own words are worse. Raises ModelError."""
     try:
         offer = RuntimeOffer(name=runtime, version=importlib.metadata.version(runtime))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflotilla.host.bundles import samples as sample_data
 from tflotilla.host.models import compatibility, datasets, sources
+from tflotilla.host.models import samples as sample_data
 from tflotilla.host.models.child import report_progress
 from tflotilla.host.models.inspect import inspect_bytes
 from tflotilla.host.models.sources import SourceOptions

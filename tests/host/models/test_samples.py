@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests import models_made
-from tflotilla.host.bundles import samples
+from tflotilla.host.models import samples
 from tflotilla.shared.contract.errors import DatasetError, ModelError
 from tflotilla.shared.contract.processing import Preprocessing
 from tflotilla.shared.contract.tensors import Quantization, TensorSpec
