@@ -39,7 +39,6 @@ def test_results_are_given_once() -> None:
     one = Window(with_results=True)
     one.add("a", 1.5, _TAKEN, _TOP)
     one.add("b", 2.5, _TAKEN, _TOP)
-    one.fold()
 
     assert one.results == 2
     assert [result.item for result in _read(Predictions, one.take_results()).results] == ["a", "b"]
@@ -75,11 +74,10 @@ def test_a_batch_is_ready_before_a_message_grows_large() -> None:
     while not one.batch_ready:
         one.add("item", 1.0, _TAKEN, _TOP)
         added += 1
-    one.fold()
 
     assert added == one.results == one.count
-    assert not one.batch_ready
     assert 10_000 < len(one.take_results()) < 100_000
+    assert not one.batch_ready
 
 
 def test_a_window_at_full_speed_is_closed_before_it_grows_large() -> None:
@@ -87,7 +85,5 @@ def test_a_window_at_full_speed_is_closed_before_it_grows_large() -> None:
     for _ in range(window.FULL_AT):
         assert not one.full
         one.add("item", 1.0, _TAKEN, ())
-        if one.batch_ready:
-            one.fold()
 
     assert one.full

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,33 @@ def test_what_is_kept_ready_stays_bounded() -> None:
             assert answerer.answer((scores,))[0].index == index
 
     assert len(answerer._kept) <= 4096
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("width", [3, 10, 1001])
+def test_many_answers_are_those_of_each(dtype: DType, width: int) -> None:
+    """Ties, winners as low as the dtype goes, confident and hesitant outputs: all rank alike."""
+    kind: np.dtype[np.integer[Any]] = np.dtype(dtype)
+    limits = np.iinfo(kind)
+    generator = np.random.default_rng(width)
+    spec = _spec(dtype)
+    rows = [
+        np.full((1, width), limits.min, kind),
+        np.full((1, width), limits.max, kind),
+        np.eye(1, width, width - 1).astype(kind) * kind.type(limits.max),
+        *(generator.integers(limits.min, limits.max, (1, width)).astype(kind) for _ in range(20)),
+        *(generator.integers(limits.min, limits.min + 2, (1, width)).astype(kind) for _ in range(20)),
+    ]
+    many = [(row,) for row in rows]
+    before = [row.copy() for row in rows]
+    answerer = Answerer(Postprocessing(top_k=3), (spec,), ())
+
+    answers = answerer.answer_many(many)
+
+    assert answers == [Answerer(Postprocessing(top_k=3), (spec,), ()).answer(one) for one in many]
+    assert all(np.array_equal(row, copy) for row, copy in zip(rows, before, strict=True))
+    assert answerer.answer_many([*many, (np.zeros((1, width + 1), kind),)]) is None
+    assert Answerer(Postprocessing(), (_spec("float32"),), ()).answer_many(many) is None
 
 
 def _detections(

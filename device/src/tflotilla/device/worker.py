@@ -48,7 +48,7 @@ _RETRY_NS = 20_000_000
 _FAREWELL_S = 0.5
 #: So many inferences are answered together while they follow each other without a pause (`pipeline` says why). Whoever
 #: waits answers first, so that no result is ever older than the window that reports it.
-_TOGETHER = 32
+_TOGETHER = 128
 #: Inputs whose problem was told already; beyond this the oldest may be told again.
 _TOLD_LIMIT = 1000
 
@@ -183,9 +183,6 @@ class Worker:
 
             self._open_image = open_image
         self._pipeline = pipeline
-        self._submit = pipeline.submit
-        self._submit_image = pipeline.submit_image
-        self._next_item = source.next_item
         self._draft_size = draft_size
         self._source = source
         self._interval_ns = interval_ns
@@ -201,16 +198,29 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop. Raises BrokenPipeError when nobody reads any more."""
-        clock = time.perf_counter_ns
-        stop, interval_ns, run_one = self._stop, self._interval_ns, self._run_one
+        # Everything that is touched beside an invoke must come from memory again: few names, few frames.
+        clock, next_item, submit = time.perf_counter_ns, self._source.next_item, self._pipeline.submit
+        stop, interval_ns = self._stop, self._interval_ns
         stop.looping = True
         self._opened = begin = clock()
         together = 0
         while not stop.requested:
-            if not run_one():
+            try:
+                item = next_item()
+            except TflotillaError as error:
+                self._tell(str(error))
+                item = None
+            if item is None:
                 self._wait_until(clock() + _IDLE_NS)
                 begin = clock()
                 continue
+            try:
+                if item.image is None:
+                    submit(item.tensors or (), (item.name, 0))
+                else:
+                    self._submit_image(item.name, item.image)
+            except (TflotillaError, ValueError, OSError, MemoryError) as error:
+                self._count_error(item.name, error)
             together += 1
             if together == _TOGETHER:
                 together = 0
@@ -224,29 +234,18 @@ class Worker:
                 begin = max(begin, clock())
         self._close_window()
 
-    def _run_one(self) -> bool:
-        """Run the model on the source's next item; return False when there is none now."""
-        try:
-            item = self._next_item()
-        except TflotillaError as error:
-            self._tell(str(error))
-            return False
-        if item is None:
-            return False
-        try:
-            if item.image is None:
-                self._submit(item.tensors or (), (item.name, 0))
-            else:
-                begin = time.perf_counter_ns()
-                image = self._open_image(item.image, draft_size=self._draft_size)
-                self._submit_image(image, (item.name, time.perf_counter_ns() - begin))
-        except DatasetError as error:
+    def _submit_image(self, name: str, encoded: Path | bytes) -> None:
+        begin = time.perf_counter_ns()
+        image = self._open_image(encoded, draft_size=self._draft_size)
+        self._pipeline.submit_image(image, (name, time.perf_counter_ns() - begin))
+
+    def _count_error(self, name: str, error: Exception) -> None:
+        if isinstance(error, DatasetError):
             self._window.unreadable += 1
-            self._tell_of(item.name, error)
-        except (TflotillaError, ValueError, OSError, MemoryError) as error:
+        else:
             self._window.errors += 1
-            self._tell_of(item.name, error)
-        return True
+        problem = str(error) or type(error).__name__
+        self._tell(problem if name in problem else f"{name}: {problem}", about=name)
 
     def _collect(self) -> None:
         """Answer what was submitted, and hand results over when they are many."""
@@ -260,14 +259,12 @@ class Worker:
                 stages = (decode_ns, preprocess_ns, invoke_ns, postprocess_ns, total_ns)
                 window.add(name, (ended_ns + wall_ns) / _NS, stages, top)
             elif error is not None:
-                window.errors += 1
-                self._tell_of(name, error)
+                self._count_error(name, error)
         if window.batch_ready:
             self._hand_over_results()
-
-    def _tell_of(self, name: str, error: Exception) -> None:
-        problem = str(error) or type(error).__name__
-        self._tell(problem if name in problem else f"{name}: {problem}", about=name)
+        if self._handover.waiting or window.full:
+            # Soon, but not now: whoever doesn't read must not slow each batch down.
+            self._due = min(self._due, time.perf_counter_ns() + _RETRY_NS)
 
     def _tell(self, problem: str, *, about: str | None = None) -> None:
         key = about or problem
@@ -309,13 +306,9 @@ class Worker:
         self._due = min(self._closes, now + _RETRY_NS) if self._handover.waiting else self._closes
 
     def _hand_over_results(self) -> None:
-        self._window.fold()
         count = self._window.results
         if count:
             self._handover.offer(reports.PREDICTIONS, self._window.take_results(), results=count)
-        if self._handover.waiting or self._window.full:
-            # Soon, but not now: whoever doesn't read must not slow each batch down.
-            self._due = min(self._due, time.perf_counter_ns() + _RETRY_NS)
 
     def _close_window(self) -> None:
         self._collect()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Pending = tuple[Any, Any, int, int, int, int]
 
 #: Outputs larger than this are answered at once: keeping them would cost more memory than the caches are worth.
-_DEFERRED_BYTES = 64 << 10
+_DEFERRED_BYTES = 16 << 10
 
 
 class Result(NamedTuple):
@@ -86,6 +86,7 @@ class Pipeline:
         self._invoke = loaded.invoke
         self._get_outputs = loaded.get_outputs
         self._answer = answerer.answer
+        self._answer_many = answerer.answer_many
         self._pending: list[Pending] = []
         direct = loaded.direct if isinstance(loaded, SupportsDirectCalls) else None
         self._deferred = _is_small(loaded)
@@ -140,9 +141,25 @@ class Pipeline:
 
     def collect(self) -> list[Collected]:
         """Answer what was submitted since the last time, in order. Its time counts as their `postprocess`."""
-        answer, clock = self._answer, perf_counter_ns
         pending = self._pending[:]
         self._pending.clear()
+        begin = perf_counter_ns()
+        many = self._answer_many([one[0] for one in pending]) if self._deferred else None
+        if many is None:
+            return self._collect_each(pending)
+        share = (perf_counter_ns() - begin) // max(1, len(pending))
+        # tuple.__new__ is what the named tuples do themselves, three times as slowly.
+        new = tuple.__new__
+        return [
+            new(
+                Collected,
+                (tag, copied, new(Result, (top, ready - start, done - ready, copied - done + share)), None),
+            )
+            for top, (_, tag, start, ready, done, copied) in zip(many, pending)  # noqa: B905 - an answer for each
+        ]
+
+    def _collect_each(self, pending: list[Pending]) -> list[Collected]:
+        answer, clock = self._answer, perf_counter_ns
         collected = []
         begin = clock()
         for outputs, tag, start, ready, done, copied in pending:
@@ -154,9 +171,8 @@ class Pipeline:
                 continue
             # One answer's end is the next one's begin: what stands between them is counted too.
             end = clock()
-            collected.append(
-                Collected(tag, copied, Result(top, ready - start, done - ready, copied - done + end - begin), None)
-            )
+            result = Result(top, ready - start, done - ready, copied - done + end - begin)
+            collected.append(Collected(tag, copied, result, None))
             begin = end
         return collected
 

@@ -31,6 +31,9 @@ _DECIMALS = 6
 #: Answers of quantized models repeat; this many of them are kept ready-made, a few hundred KiB at most.
 _KEPT = 4096
 _BATCHED_VECTOR = 2
+#: Fewer are answered one by one.
+_MANY = 4
+_TAKEN = np.iinfo(np.int16).min
 
 
 class Answerer:
@@ -46,6 +49,7 @@ class Answerer:
         self._post = postprocessing
         self._specs = specs
         self._labels = tuple(labels)
+        self._ranks_bytes = False
         self._kept: dict[tuple[int, float], Candidate] = {}
         self._lowest = _LOWEST["b" if specs and specs[0].dtype == "int8" else "B"]
         quantization = specs[0].quantization if specs else None
@@ -67,8 +71,39 @@ class Answerer:
             self.answer = self._classify_logits
         elif specs[0].dtype in ("uint8", "int8") and postprocessing.top_k <= _FEW:
             self.answer = self._classify_bytes
+            self._ranks_bytes = True
         else:
             self.answer = self._classify
+
+    def answer_many(self, many: Sequence[tuple[Tensor, ...]]) -> list[tuple[Candidate, ...]] | None:
+        """Answer many inferences as `answer` answers each, for a fraction of its price; None where that can't be had.
+
+        It can for the classes of a quantized model, unless one of the answers is an error.
+        """
+        count = self._post.top_k
+        if not self._ranks_bytes or len(many) < _MANY or len({outputs[0].shape for outputs in many}) > 1:
+            return None
+        # Wider than the model's numbers, so that what was taken ranks below everything else.
+        scores = np.concatenate([outputs[0] for outputs in many], dtype=np.int16).reshape(len(many), -1)
+        if scores.shape[1] < count:
+            return None
+        rows = np.arange(len(many))
+        columns = []
+        for _ in range(count):
+            indices = scores.argmax(axis=1)
+            columns.append(zip(indices.tolist(), scores[rows, indices].tolist()))  # noqa: B905 - one of each per row
+            scores[rows, indices] = _TAKEN
+        kept = self._kept
+        answers: list[tuple[Candidate, ...]] = []
+        try:
+            for pairs in zip(*columns):  # noqa: B905 - of one length
+                try:
+                    answers.append(tuple([kept[pair] for pair in pairs]))
+                except KeyError:
+                    answers.append(self._remember(pairs))
+        except ModelError:
+            return None
+        return answers
 
     def label(self, index: int) -> str:
         """Return the label of a class, or its number where there is none."""
@@ -97,7 +132,7 @@ class Answerer:
         except KeyError:
             return self._remember(ranked)
 
-    def _remember(self, ranked: list[tuple[int, float]]) -> tuple[Candidate, ...]:
+    def _remember(self, ranked: Sequence[tuple[int, float]]) -> tuple[Candidate, ...]:
         if len(self._kept) + len(ranked) > _KEPT:
             self._kept.clear()
         return tuple([self._kept.setdefault(pair, self._candidate(*pair)) for pair in ranked])
