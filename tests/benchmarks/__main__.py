@@ -64,20 +64,13 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
     if overhead.RUNTIME not in {offer.name for offer in facts.runtimes()}:
         _say("agent loop overhead: skipped, LiteRT is not installed here", quiet=quiet)
         return [], True
-    _warn_of_load(quiet=quiet)
-    _say(f"agent loop overhead over a bare invoke, {overhead.RUNTIME}, 1 thread, reporting on, no pause", quiet=quiet)
-    _row(
-        "model",
-        "bare p50",
-        "whole p50",
-        "ratio",
-        "added p10",
-        "added p50",
-        "added mean",
-        "rounds",
-        "promise",
+    _say(
+        f"agent loop overhead over a bare native invoke, {overhead.RUNTIME}, 1 thread, reporting on, no pause; µs\n"
+        "  added = median of (loop - bare) within a round [quartiles], and the share in what is done for many at once",
         quiet=quiet,
     )
+    titles = ("bare p50", "bare min", "copies p50", "alone p50", "[quartiles]", "shared", "added", "mean", "ratio")
+    _row("model", *titles, "rounds", "promise", quiet=quiet)
     rows, kept = [], True
     for number, model in enumerate((models.TINY, models.DS_CNN, models.RESNET_8, models.MOBILENET_V2)):
         found = overhead.measure(folder / f"overhead-{number}", model, seconds=seconds)
@@ -85,33 +78,30 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
             _say(f"  {model.title}: not on this machine; {model.hint}", quiet=quiet)
             rows.append({"model": model.title, "absent": True})
             continue
-        large = found.bare_p50_ns >= overhead.LARGE_NS
-        _row(
-            found.model,
-            f"{found.bare_p50_ns / 1e3:.1f} µs",
-            f"{found.whole_p50_ns / 1e3:.1f} µs",
-            f"{found.ratio:.4f}",
-            f"{found.added_p10_ns / 1e3:.1f} µs",
-            f"{found.added_p50_ns / 1e3:.1f} µs",
-            f"{found.added_mean_ns / 1e3:.1f} µs",
-            str(found.rounds),
-            f"{_VERDICT[found.kept]} ({'≤ 1 %' if large else '≤ 20 µs'})",
-            quiet=quiet,
+        figures: tuple[float | tuple[float, float], ...] = (
+            found.bare_ns.median,
+            found.bare_ns.least,
+            found.copies_ns.median,
+            found.alone_ns.median,
+            (found.alone_ns.low, found.alone_ns.high),
+            found.shared_ns,
+            found.added_ns,
+            found.added_mean_ns,
         )
-        kept = kept and found.kept
-        added = {f"added_{of}_ns": getattr(found, f"added_{of}_ns") for of in ("p10", "p50", "mean")}
-        rows.append({**asdict(found), **added, "ratio": found.ratio, "kept": found.kept})
+        limit = "≤ 1 %" if found.relative else "≤ 20 µs"
+        verdict = f"not judged, {found.others}" if found.kept is None else f"{_VERDICT[found.kept]} ({limit})"
+        _row(found.model, *map(_us, figures), f"{found.ratio:.4f}", str(found.rounds), verdict, quiet=quiet)
+        kept = kept and found.kept is not False
+        rows.append({**asdict(found), "added_ns": found.added_ns, "ratio": found.ratio, "kept": found.kept})
         if not found.broker:
             _say("  no mosquitto here: reports went to the outbox instead", quiet=quiet)
     return rows, kept
 
 
-def _warn_of_load(*, quiet: bool) -> None:
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if load > cores / 2:
-        _say(
-            f"note: this machine is busy (load {load:.1f} on {cores} cores); figures of time are too high", quiet=quiet
-        )
+def _us(nanoseconds: float | tuple[float, float]) -> str:
+    if isinstance(nanoseconds, tuple):
+        return f"[{nanoseconds[0] / 1e3:.1f}, {nanoseconds[1] / 1e3:.1f}]"
+    return f"{nanoseconds / 1e3:.1f}"
 
 
 def _memory(folder: Path, *, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
@@ -144,7 +134,7 @@ def _say(text: str, *, quiet: bool) -> None:
 
 def _row(*cells: str, quiet: bool) -> None:
     first, *others = cells
-    _say(f"  {first:<34}" + "".join(f"{cell:>12}" for cell in others[:-1]) + f"   {others[-1]}", quiet=quiet)
+    _say(f"  {first:<32}" + "".join(f"{cell:>11}" for cell in others[:-1]) + f"   {others[-1]}", quiet=quiet)
 
 
 if __name__ == "__main__":

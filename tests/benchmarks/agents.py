@@ -16,12 +16,15 @@ from tests import brokers
 from tflotilla.device import control
 from tflotilla.device.home import Home
 from tflotilla.shared.contract import digest
+from tflotilla.shared.contract.errors import BoardError
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
+#: How often the agent reports.
+WINDOW_S = 1.0
 _PATIENCE_S = 60.0
 
 
@@ -61,7 +64,7 @@ def serving(
     home.config.write_text(
         f'board = "pi-1"\nfleet = "bench"\n[mqtt]\nport = {port or brokers.free_port()}\n'
         f'[inference]\nruntime = "{runtime}"\n[source]\nkind = "synthetic"\ninterval_ms = {interval_ms}\n'
-        "[reporting]\nwindow_s = 1.0\n"
+        f"[reporting]\nwindow_s = {WINDOW_S}\n"
     )
     (bundle / SIGNATURE).write_bytes(b"nobody looks at it any more once a bundle is admitted")
     installed = home.bundle(digest.of_bytes((bundle / MANIFEST).read_bytes()))
@@ -89,7 +92,11 @@ def serving(
 def _serves(home: Home) -> bool:
     if not control.is_running(home):
         return False
-    (reply,) = control.ask(home, control.ControlRequest(verb="state"))
+    try:
+        (reply,) = control.ask(home, control.ControlRequest(verb="state"))
+    except BoardError:
+        # It is still starting.
+        return False
     return reply.state is not None and reply.state.worker == "running"
 
 

@@ -2,8 +2,9 @@
 
 `python -m tests.benchmarks.timed_worker FILE SECONDS`, started by the agent in place of its worker. From the moment an
 input is handed out to the moment the next one is asked for is everything that the loop does with it: copy in, invoke,
-copy out, answer, window, handing over. So bare and whole alternate, one by one, in one process and one state of the
-machine. FILE gets both lists, in nanoseconds, as JSON.
+copy out, and now and then the answers of many, the handing over, the window. So whole, bare, and bare with its copies
+alternate, one by one, in one process and one state of the machine. What is done for many at once is timed by itself as
+well, so that its share can be told apart from the noise. FILE gets all of it, in nanoseconds, as JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tflotilla.device import loading, worker
 from tflotilla.device.sources import open_source
@@ -24,51 +25,101 @@ if TYPE_CHECKING:
     from tflotilla.device.sources import Item, Source
     from tflotilla.shared.contract.agent_config import InferenceConfig, SourceConfig
     from tflotilla.shared.contract.tensors import TensorSpec
+    from tflotilla.shared.inference.runtime import DirectCalls
 
 _WARM_UP_NS = 1_000_000_000
+
+
+class Record:
+    """What was timed: a row per round, and what was done for many at once, by kind."""
+
+    def __init__(self) -> None:
+        #: (whole, bare, copies, whether something was done for many in it)
+        self.rounds: list[tuple[int, int, int, bool]] = []
+        self.together: dict[str, list[int]] = {}
+        self.disturbed = False
+        self._depth = 0
+
+    def timed(self, kind: str, call: Callable[[], None]) -> Callable[[], None]:
+        """Return the call, timed unless it is part of another one that is."""
+
+        def timed_call() -> None:
+            self.disturbed = True
+            self._depth += 1
+            begin = time.perf_counter_ns()
+            try:
+                call()
+            finally:
+                self._depth -= 1
+            if not self._depth:
+                self.together.setdefault(kind, []).append(time.perf_counter_ns() - begin)
+
+        return timed_call
 
 
 class TimedSource:
     """Wraps a source; see the module."""
 
-    def __init__(self, inner: Source, invoke: Callable[[], None], result: Path, seconds: float) -> None:
+    def __init__(self, inner: Source, direct: DirectCalls, record: Record, result: Path, seconds: float) -> None:
         self.gives_images = inner.gives_images
         self.close = inner.close
-        self._inner = inner
-        self._invoke = invoke
+        self._next = inner.next_item
+        self._direct = direct
+        self._record = record
         self._result = result
         self._begin_ns = time.perf_counter_ns() + _WARM_UP_NS
         self._end_ns = self._begin_ns + int(seconds * 1e9)
         self._given_ns = 0
-        self._bare: list[int] = []
-        self._whole: list[int] = []
 
     def next_item(self) -> Item | None:
         """Time the loop's last round, then the bare call, then hand out the next input."""
         now = time.perf_counter_ns()
+        record = self._record
         if self._begin_ns < now:
-            self._whole.append(now - self._given_ns)
-            begin = time.perf_counter_ns()
-            self._invoke()
-            self._bare.append(time.perf_counter_ns() - begin)
+            whole, disturbed = now - self._given_ns, record.disturbed
+            record.rounds.append((whole, self._bare(), self._copies(), disturbed))
             if now > self._end_ns:
                 self._write()
-        item = self._inner.next_item()
+        else:
+            record.together.clear()
+        item = self._next()
+        record.disturbed = False
         self._given_ns = time.perf_counter_ns()
         return item
 
+    def _bare(self) -> int:
+        # The native call, without even the frames of the runtime's own package: nothing cheaper can be called.
+        invoke = self._direct.invoke
+        begin = time.perf_counter_ns()
+        invoke()
+        return time.perf_counter_ns() - begin
+
+    def _copies(self) -> int:
+        """Return what nobody can do without: one copy in and one copy out, around an invoke."""
+        set_tensor, input_index, invoke, get_tensor, output_index = self._direct
+        clock = time.perf_counter_ns
+        item = self._next()
+        tensor = item.tensors[0] if item is not None and item.tensors else None
+        begin = clock()
+        set_tensor(input_index, tensor)  # type: ignore[arg-type]
+        ready = clock()
+        invoke()
+        done = clock()
+        get_tensor(output_index)
+        return clock() - done + ready - begin
+
     def _write(self) -> None:
         unfinished = self._result.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({"bare_ns": self._bare, "whole_ns": self._whole}))
+        unfinished.write_text(json.dumps({"rounds": self._record.rounds, "together": self._record.together}))
         unfinished.replace(self._result)
         self._end_ns = 1 << 62
-        self._bare, self._whole = [], []
+        self._record.rounds.clear()
 
 
 def main() -> int:
     """Be a worker."""
     result, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    load, models = loading.load, []
+    load, models, record = loading.load, [], Record()
 
     def load_and_remember(bundle: BundleFolder, inference: InferenceConfig) -> loading.Loaded:
         loaded = load(bundle, inference)
@@ -76,12 +127,20 @@ def main() -> int:
         return loaded
 
     def open_timed(config: SourceConfig, inputs: tuple[TensorSpec, ...]) -> TimedSource:
-        # The runtime's own method, without even our translation of its errors.
-        return TimedSource(open_source(config, inputs), models[-1]._run, result, seconds)  # type: ignore[attr-defined]
+        return TimedSource(open_source(config, inputs), models[-1].direct, record, result, seconds)  # type: ignore[attr-defined]
+
+    class TimedWorker(worker.Worker):
+        """The worker, with a watch beside what it does for many at once."""
+
+        def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - handed through
+            super().__init__(**parts)
+            self._collect = record.timed("collect", self._collect)  # type: ignore[method-assign]
+            self._close_window = record.timed("window", self._close_window)  # type: ignore[method-assign]
 
     # This is the measuring instrument, not a test: what it measures must be the worker's own loop.
     loading.load = load_and_remember
     worker.open_source = open_timed  # type: ignore[attr-defined]
+    worker.Worker = TimedWorker  # type: ignore[misc]
     return worker.main()
 
 
