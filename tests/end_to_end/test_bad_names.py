@@ -280,6 +280,30 @@ def test_ctrl_c_in_the_middle_of_a_conversion(somebody: Clumsy, tmp_path: Path) 
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "code", "words"),
+    [
+        ("", "> /dev/full", 3, "No space left"),
+        ("", ">&-", 0, ""),
+        ("PYTHONIOENCODING=ascii", "> /dev/null", 0, ""),
+        ("mkdir gone && cd gone && rmdir ../gone &&", "", 3, "folder you are in is gone"),
+    ],
+    ids=["full", "closed", "ascii", "gone"],
+)
+def test_a_place_where_nothing_can_be_written(somebody: Clumsy, before: str, after: str, code: int, words: str) -> None:
+    """What is inspected has characters that ASCII lacks, in its name and in the table."""
+    model = somebody.folder / "ünï.tflite"
+    shutil.copy(somebody.folder / "m.tflite", model)
+    script = f'{before} {sys.executable} -m tflotilla.host inspect "$1" {after}'
+
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", model], cwd=somebody.folder, check=False, capture_output=True, text=True
+    )
+
+    assert code == done.returncode, done.stderr
+    assert not code or words in complaint(Ran(code=done.returncode, out="", err=done.stderr), code)
+
+
 def test_by_the_command_line_too(tmp_path: Path) -> None:
     """The same in a process of its own; figures that only an argument parser sees, and names with line breaks."""
     person = Person(folder=tmp_path, home=tmp_path)

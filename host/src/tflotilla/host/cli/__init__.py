@@ -5,18 +5,22 @@ What this module does NOT do: anything but parsing, dispatch and the one place w
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from tflotilla.host.cli.output import complain
 from tflotilla.host.cli.plain_typer import typer
-from tflotilla.shared.contract.errors import TflotillaError
+from tflotilla.shared.contract.errors import InputError, TflotillaError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+#: Errors of the system that are no bug of ours wherever they come up.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 #: Command → module below `tflotilla.host.cli`; the module has either a function of the command's name or an `app`.
 COMMANDS = {
@@ -105,7 +109,37 @@ def tflotilla(
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code of its own class."""
+    _ready_streams()
     sys.exit(_run())
+
+
+def _ready_streams() -> None:
+    """Let output go nowhere where somebody closed it, and no character be too much for a terminal."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process lives
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("the folder you are in is gone; change to another") from error
+
+
+def _untranslated(error: Exception) -> int:
+    """Say what nobody translated: what the machine lacks (space, mostly on stdout), else a bug of ours."""
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_MACHINE:
+        complain(f"a bug of tflotilla: {type(error).__name__}: {error} (run again with TFLOTILLA_DEBUG=1 to see where)")
+        return EXIT_BUG
+    if error.filename is None:
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    complain(f"{error.filename or 'the output'} can't be written: {error.strerror}")
+    return InputError.exit_code
 
 
 def _usage(error: click.ClickException) -> str:
@@ -117,7 +151,10 @@ def _usage(error: click.ClickException) -> str:
 
 def _run() -> int:
     try:
+        _check_folder()
         result = app(standalone_mode=False, prog_name="tflotilla")
+        # Here, and not when Python ends: what can't be written is an error of the command.
+        sys.stdout.flush()
     except TflotillaError as error:
         complain(str(error))
         return error.exit_code
@@ -134,8 +171,7 @@ def _run() -> int:
     except Exception as error:
         if os.environ.get("TFLOTILLA_DEBUG"):
             raise
-        complain(f"a bug of tflotilla: {type(error).__name__}: {error} (run again with TFLOTILLA_DEBUG=1 to see where)")
-        return EXIT_BUG
+        return _untranslated(error)
     if result == EXIT_INTERRUPTED:
         # Typer answers Ctrl-C itself, without a word.
         complain("interrupted")
