@@ -198,6 +198,7 @@ def test_a_fleet_file_that_is_none(somebody: Clumsy, place: str) -> None:
         (*_CREATE, "--version", "1", "--postprocess", "classification,top_k=0"),
         (*_CREATE, "--version", "1", "--health", "x"),
         (*_CREATE, "--version", "1", "--audience", "x"),
+        (*_CREATE, "--version", "1", "--audience", "a b=c"),
         (*_CREATE, "--version", "1", "--reference", "onnx"),
         ("convert", "m.keras"),
         ("convert", "m.keras", "-o", "out", "--scheme", "int9"),

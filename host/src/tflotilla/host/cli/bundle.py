@@ -107,7 +107,7 @@ def create(
             tolerance_lsb=tolerance_lsb,
             evaluation=None if evaluation is None else build.read_evaluation(evaluation, model),
             health=_health(health or []),
-            audience=_pairs(audience or [], "--audience"),
+            audience=_audience(audience or []),
             key=_key(key, fleet, unsigned=unsigned),
         )
         bundle = build.create(request, on_progress=on_progress, note=notes.append)
@@ -258,6 +258,17 @@ def _value(text: str) -> float | bool | str | None:
         except ValueError:
             continue
     return text
+
+
+def _audience(pairs: Sequence[str]) -> dict[str, str]:
+    """Read labels that a board can have. Raises UsageError."""
+    from tflotilla.host.fleet.selectors import is_label
+
+    found = _pairs(pairs, "--audience")
+    for key, value in found.items():
+        if not is_label(key, value):
+            raise UsageError(f"--audience {key}={value}: no board can have this label")
+    return found
 
 
 def _pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
