@@ -26,7 +26,7 @@ demo: setup ## the whole story on this machine, in under two minutes (ARGS="--ke
 	@$(BIN)/tflotilla demo $(ARGS)
 
 test: setup ## every test that this machine can run, and the device's once more from its wheels
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
 	@sh tools/test_device.sh $(BIN)
 
 check: setup ## formatting, lint, types, architecture

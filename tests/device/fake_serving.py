@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tflotilla.device.installer import Observation
+from tflotilla.device.pace import Pace
 from tflotilla.device.reports import ProbeReport
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.messages import DelegateReport
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 OLD_RUNTIME = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 NEW_RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
-HEALTHY = Observation(results=100, errors=0, crashes=0, p99_ns=1_000_000, champion_p99_ns=1_000_000)
-CRASHING = Observation(results=3, errors=0, crashes=2, p99_ns=None, champion_p99_ns=1_000_000)
+_PACE = Pace(runs=100, all_runs=100, p50_ns=1_000_000, p90_ns=1_000_000, p99_ns=1_000_000)
+HEALTHY = Observation(results=100, errors=0, crashes=0, pace=_PACE, champion=_PACE)
+CRASHING = Observation(results=3, errors=0, crashes=2, pace=None, champion=_PACE)
 
 
 def probe_report(runtime: RuntimeOffer = OLD_RUNTIME, *, reason: str | None = None, p50_ns: int = 1000) -> ProbeReport:

@@ -34,6 +34,7 @@ from tflotilla.device.install import (
     Verify,
     judge,
 )
+from tflotilla.device.pace import Pace
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.deployment import FOLLOWERS, DeploymentState
@@ -386,21 +387,27 @@ def test_a_journal_survives_being_written() -> None:
 
 class TestJudge:
     POLICY = HealthPolicy(confirm_window_s=10, max_error_rate=0.01, max_p99_ratio=5.0)
-    HEALTHY = Observation(results=1000, errors=0, crashes=0, p99_ns=4_000_000, champion_p99_ns=2_000_000)
+    CHAMPION = Pace(runs=1000, all_runs=4000, p50_ns=1_000_000, p90_ns=1_500_000, p99_ns=2_000_000)
+    HEALTHY = Observation(
+        results=1000, errors=0, crashes=0, pace=replace(CHAMPION, p99_ns=4_000_000), champion=CHAMPION
+    )
 
     @pytest.mark.parametrize(
         "seen",
         [
             HEALTHY,
             replace(HEALTHY, errors=10),
-            replace(HEALTHY, champion_p99_ns=None),
-            replace(HEALTHY, p99_ns=None),
-            replace(HEALTHY, p99_ns=10_000_000),
-            # Too few results for a p99.
-            replace(HEALTHY, results=49, p99_ns=100_000_000),
+            replace(HEALTHY, champion=None),
+            replace(HEALTHY, pace=None),
+            replace(HEALTHY, pace=replace(CHAMPION, p99_ns=10_000_000)),
+            # Too few runs for a p99; p90 and p50 are fine.
+            replace(HEALTHY, pace=replace(CHAMPION, runs=661, p99_ns=100_000_000)),
+            replace(HEALTHY, pace=replace(CHAMPION, runs=63, p90_ns=100_000_000, p99_ns=100_000_000)),
+            # Too few runs for anything.
+            replace(HEALTHY, pace=Pace(runs=5, all_runs=10, p50_ns=10**9, p90_ns=10**9, p99_ns=10**9)),
             # 26 µs against 1.5 ms: the scheduler, not the model.
-            replace(HEALTHY, p99_ns=1_500_000, champion_p99_ns=26_000),
-            Observation(results=0, errors=0, crashes=0, p99_ns=None, champion_p99_ns=None),
+            replace(HEALTHY, pace=replace(CHAMPION, p99_ns=1_500_000), champion=replace(CHAMPION, p99_ns=26_000)),
+            Observation(results=0, errors=0, crashes=0, pace=None, champion=None),
         ],
     )
     def test_what_keeps_to_the_policy_is_confirmed(self, seen: Observation) -> None:
@@ -414,8 +421,16 @@ class TestJudge:
             (replace(HEALTHY, errors=11), "11 of 1011 inferences failed (1.1%); at most 1.0% may"),
             (replace(HEALTHY, results=0, errors=1), "1 of 1 inferences failed (100.0%); at most 1.0% may"),
             (
-                replace(HEALTHY, p99_ns=10_000_001),
+                replace(HEALTHY, pace=replace(CHAMPION, p99_ns=10_000_001)),
                 "p99 latency 10.00 ms against 2.00 ms of the bundle before it; at most 5 times may be",
+            ),
+            (
+                replace(HEALTHY, pace=replace(CHAMPION, runs=64, p90_ns=9_000_000)),
+                "p90 latency 9.00 ms against 1.50 ms of the bundle before it; at most 5 times may be",
+            ),
+            (
+                replace(HEALTHY, pace=replace(CHAMPION, runs=1, all_runs=11, p50_ns=8_000_000)),
+                "p50 latency 8.00 ms against 1.00 ms of the bundle before it; at most 5 times may be",
             ),
         ],
     )
@@ -427,7 +442,7 @@ class TestJudge:
     def test_without_a_ratio_no_latency_is_too_much(self) -> None:
         policy = replace(self.POLICY, max_p99_ratio=None)
 
-        assert isinstance(judge(replace(self.HEALTHY, p99_ns=10**12), policy), Behaved)
+        assert isinstance(judge(replace(self.HEALTHY, pace=replace(self.CHAMPION, p99_ns=10**12)), policy), Behaved)
 
 
 class _KilledError(Exception):

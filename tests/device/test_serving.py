@@ -16,7 +16,7 @@ from tests.device import homes_made
 from tests.device.children import RUNTIMES
 from tflotilla.device import config, facts
 from tflotilla.device.backoff import Backoff
-from tflotilla.device.serving import Hooks, Keeper, p99_of
+from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.errors import BoardError, ProbeError
 from tflotilla.shared.contract.manifest import HealthPolicy
@@ -169,8 +169,8 @@ def test_an_observation_counts_results_and_measures_them(home: Home, bench: Benc
         assert seen.results > 0
         assert seen.errors == 0
         assert seen.crashes == 0
-        assert seen.p99_ns is not None
-        assert seen.champion_p99_ns is None
+        assert seen.pace is not None
+        assert seen.champion is None
 
     bench.live(story)
 
@@ -183,7 +183,7 @@ def test_a_candidate_is_compared_with_what_served_before_it(home: Home, bench: B
         await bench.until(lambda: sum(channel == "metrics" for channel, _, _ in bench.reports) >= 2)
         await bench.keeper.serve(new, None)
 
-        assert (await bench.keeper.observe(0.3)).champion_p99_ns is not None
+        assert (await bench.keeper.observe(0.3)).champion is not None
 
     bench.live(story)
 
@@ -286,18 +286,3 @@ def test_a_bundle_that_is_gone_is_the_boards_trouble(home: Home, bench: Bench) -
             await bench.keeper.probe(home.path / "nowhere", bench.settings.inference)
 
     bench.live(story)
-
-
-def window(count: int, p99_ns: int) -> bytes:
-    return json.dumps({"count": count, "errors": 0, "stages": {"total": {"p99_ns": p99_ns}}}).encode()
-
-
-def test_the_p99_of_windows_is_that_of_the_median_result() -> None:
-    """One window with a hiccup, of few results, doesn't decide; neither does the worker's first and tiny one."""
-    assert p99_of([window(100, 10), window(100, 12), window(3, 999)]) == 12
-    assert p99_of([window(1, 999), window(100, 10)]) == 10
-
-
-def test_windows_without_results_have_no_p99() -> None:
-    assert p99_of([]) is None
-    assert p99_of([b'{"count":0,"errors":3,"stages":{}}']) is None

@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from tflotilla.device import pace
+from tflotilla.device.pace import Pace
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.deployment import DeploymentState
 
@@ -29,10 +31,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 #: How often a deployment may begin anew after the agent was killed in the middle of it.
 MAX_ATTEMPTS = 3
-#: Below that many results a window's p99 is its worst result and says nothing about the model.
-MIN_RESULTS_FOR_P99 = 50
 #: A difference smaller than that is the board's scheduler, whatever the ratio: tiny models take microseconds.
-P99_SLACK_NS = 2_000_000
+LATENCY_SLACK_NS = 2_000_000
 _NS_PER_MS = 1e6
 
 
@@ -233,14 +233,14 @@ def recover(journal: Journal | None, current: str | None) -> tuple[Journal | Non
 class Observation:
     """What was seen of a candidate during its confirm window.
 
-    `champion_p99_ns` is the total latency of the bundle before it, from its last windows; None where there was none.
+    `champion` is the bundle before it, over its last windows; None where there was none.
     """
 
     results: int
     errors: int
     crashes: int
-    p99_ns: int | None
-    champion_p99_ns: int | None
+    pace: Pace | None
+    champion: Pace | None
 
 
 def judge(seen: Observation, policy: HealthPolicy) -> Behaved | Misbehaved:
@@ -255,20 +255,25 @@ def judge(seen: Observation, policy: HealthPolicy) -> Behaved | Misbehaved:
     if rate > policy.max_error_rate:
         figures = f"{seen.errors} of {total} inferences failed ({rate:.1%}); at most {policy.max_error_rate:.1%} may"
         return Misbehaved(detail=figures)
-    if _is_too_slow(seen, policy.max_p99_ratio) and seen.p99_ns is not None and seen.champion_p99_ns is not None:
-        figures = (
-            f"p99 latency {seen.p99_ns / _NS_PER_MS:.2f} ms against {seen.champion_p99_ns / _NS_PER_MS:.2f} ms of the "
-            f"bundle before it; at most {policy.max_p99_ratio:g} times may be"
-        )
-        return Misbehaved(detail=figures)
+    if policy.max_p99_ratio is not None and (slower := _slower(seen, policy.max_p99_ratio)) is not None:
+        return Misbehaved(detail=slower)
     return Behaved(detail=f"{seen.results} results, {seen.errors} errors in {policy.confirm_window_s:g} s")
 
 
-def _is_too_slow(seen: Observation, max_ratio: float | None) -> bool:
-    if max_ratio is None or seen.p99_ns is None or not seen.champion_p99_ns or seen.results < MIN_RESULTS_FOR_P99:
-        return False
-    slower_ns = seen.p99_ns - seen.champion_p99_ns
-    return slower_ns > P99_SLACK_NS and seen.p99_ns > max_ratio * seen.champion_p99_ns
+def _slower(seen: Observation, max_ratio: float) -> str | None:
+    if seen.pace is None or seen.champion is None:
+        return None
+    percentile = pace.comparable(seen.pace, seen.champion)
+    if percentile is None:
+        # Too few runs to say anything of it; the probe has measured the candidate by itself.
+        return None
+    now_ns, before_ns = seen.pace.at(percentile), seen.champion.at(percentile)
+    if now_ns - before_ns <= LATENCY_SLACK_NS or now_ns <= max_ratio * before_ns:
+        return None
+    return (
+        f"{percentile} latency {now_ns / _NS_PER_MS:.2f} ms against {before_ns / _NS_PER_MS:.2f} ms of the bundle "
+        f"before it; at most {max_ratio:g} times may be"
+    )
 
 
 def _times(count: int) -> str:

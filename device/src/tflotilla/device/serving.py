@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.device import choice, facts, reports
+from tflotilla.device import choice, facts, pace, reports
 from tflotilla.device.backoff import Backoff
 from tflotilla.device.children import Child, ask
 from tflotilla.device.install import Observation
@@ -37,6 +37,7 @@ from tflotilla.shared.contract.topics import Channel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tflotilla.device.pace import Pace
     from tflotilla.device.store import Store
     from tflotilla.shared.contract.agent_config import AgentConfig, InferenceConfig
 
@@ -84,7 +85,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._crashes = 0
         self._windows: deque[bytes] = deque(maxlen=_LAST_WINDOWS)
-        self._champion_p99_ns: int | None = None
+        self._champion: Pace | None = None
         self._watches: list[_Watch] = []
 
     # What the installer asks
@@ -106,7 +107,7 @@ class Keeper:
         """
         await self.stop()
         if bundle != self.bundle:
-            self._champion_p99_ns = p99_of(self._windows)
+            self._champion = pace.of(self._windows)
             self._windows.clear()
         self.bundle = bundle
         if bundle is None:
@@ -129,13 +130,13 @@ class Keeper:
                 await happens(watch.heard, more_s)
         finally:
             self._watches.remove(watch)
-        figures = [_figures(body) for body in watch.windows]
+        counts = [_counts(body) for body in watch.windows]
         return Observation(
-            results=sum(count for count, _, _ in figures),
-            errors=sum(errors for _, errors, _ in figures),
+            results=sum(results for results, _ in counts),
+            errors=sum(errors for _, errors in counts),
             crashes=self._crashes - crashes,
-            p99_ns=p99_of(watch.windows),
-            champion_p99_ns=self._champion_p99_ns,
+            pace=pace.of(watch.windows),
+            champion=self._champion,
         )
 
     async def stop(self) -> None:
@@ -351,22 +352,10 @@ class _Life:
                 raise ContractError(message)
 
 
-def p99_of(windows: deque[bytes] | list[bytes]) -> int | None:
-    """Return the p99 of the total latency over windows, in nanoseconds: the median window's, weighted by results."""
-    figures = sorted((p99, count) for count, _, p99 in map(_figures, windows) if p99 is not None)
-    half = sum(count for _, count in figures) / 2
-    for p99, count in figures:
-        half -= count
-        if half <= 0:
-            return p99
-    return None
-
-
-def _figures(body: bytes) -> tuple[int, int, int | None]:
-    """Return (results, errors, p99 of the total in ns) of a metrics body."""
+def _counts(body: bytes) -> tuple[int, int]:
+    """Return (results, errors) of a metrics body."""
     document = json.loads(body)
-    total = document["stages"].get("total")
-    return document["count"], document["errors"], total["p99_ns"] if total else None
+    return document["count"], document["errors"]
 
 
 def _health(folder: Path) -> HealthPolicy:

@@ -110,7 +110,8 @@ class EvaluationSummary:
 class HealthPolicy:
     """When a candidate is refused in the probe, and when it is undone in the confirm window.
 
-    None means "no limit". `max_p99_ratio` compares with the previous bundle on the same board.
+    None means "no limit". `max_p99_ratio` compares with the previous bundle on the same
+    board, by the highest of p99, p90 and p50 for which both have enough runs.
     """
 
     probe_timeout_s: float = 60.0
