@@ -13,6 +13,7 @@ from tests import models_made
 from tests.device import running_bundles
 from tests.device.children import RUNTIMES, ask
 from tflotilla.device import probe
+from tflotilla.device.probe import Figures, health_objection
 from tflotilla.device.reports import ProbeReport, ProbeSpec
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
@@ -102,7 +103,7 @@ def test_a_manifest_that_is_not_the_models_is_refused(tmp_path: Path, changes: d
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (HealthPolicy(max_p99_ms=1e-6), "the bundle's limit is 1e-06 ms"),
+        (HealthPolicy(max_p99_ms=1e-6), "the bundle's limit of p99 is 1e-06 ms"),
         (HealthPolicy(max_rss_mib=1), "the bundle's limit is 1 MiB"),
     ],
     ids=["latency", "memory"],
@@ -169,3 +170,21 @@ def test_deciding_for_auto_is_not_a_childs_business(tmp_path: Path) -> None:
     assert not report.ok
     assert report.reason is not None
     assert "must be decided before" in report.reason
+
+
+@pytest.mark.parametrize(
+    ("runs", "refused_for"), [(662, "p99 latency is 9.000 ms"), (661, None), (64, None), (63, None)]
+)
+def test_a_tail_is_held_against_its_limit_only_with_runs_enough(runs: int, refused_for: str | None) -> None:
+    figures = Figures(runs=runs, p50_ns=1_000_000, p90_ns=2_000_000, p99_ns=9_000_000, peak_rss_bytes=1)
+
+    objection = health_objection(figures, HealthPolicy(max_p99_ms=5.0))
+
+    assert (objection is None) == (refused_for is None)
+    assert (refused_for or "") in (objection or "")
+
+
+def test_a_median_over_the_limit_needs_no_more_runs() -> None:
+    figures = Figures(runs=5, p50_ns=6_000_000, p90_ns=7_000_000, p99_ns=8_000_000, peak_rss_bytes=1)
+
+    assert "p50 latency is 6.000 ms" in (health_objection(figures, HealthPolicy(max_p99_ms=5.0)) or "")

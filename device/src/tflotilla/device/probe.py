@@ -18,6 +18,7 @@ from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.reports import ProbeReport, ProbeSpec
 from tflotilla.shared.contract.errors import TflotillaError
 from tflotilla.shared.contract.messages import DelegateReport
+from tflotilla.shared.statistics import minimum_runs, summarize
 
 if TYPE_CHECKING:
     from tflotilla.device.loading import Loaded
@@ -78,8 +79,11 @@ def _examine(spec: ProbeSpec, report: ProbeReport) -> ProbeReport:
         reason = f"golden vectors are not reproduced with {loaded.runtime}: {verdict.reason}"
         return replace(report, reason=reason, peak_rss_bytes=facts.peak_rss_bytes())
 
-    figures = _measure(loaded, vectors, spec.runs)
-    objection = health_objection(figures, promised.health)
+    health = promised.health
+    # A limit on the p99 takes the runs that a p99 takes, as far as there is time for them.
+    runs = spec.runs if health.max_p99_ms is None else max(spec.runs, minimum_runs(99))
+    figures = _measure(loaded, vectors, runs=runs, at_most_s=health.probe_timeout_s / 2)
+    objection = health_objection(figures, health)
     return replace(
         report,
         ok=objection is None,
@@ -94,7 +98,9 @@ def _examine(spec: ProbeSpec, report: ProbeReport) -> ProbeReport:
 class Figures:
     """What was measured."""
 
+    runs: int
     p50_ns: int
+    p90_ns: int
     p99_ns: int
     peak_rss_bytes: int
 
@@ -119,10 +125,20 @@ def interface_objection(kind: str, promised: tuple[TensorSpec, ...], found: tupl
 
 
 def health_objection(figures: Figures, health: HealthPolicy) -> str | None:
-    """Name the figure and the limit of the bundle's health policy that it breaks."""
-    p99_ms = figures.p99_ns / 1e6
-    if health.max_p99_ms is not None and p99_ms > health.max_p99_ms:
-        return f"p99 latency is {p99_ms:.3f} ms, the bundle's limit is {health.max_p99_ms:g} ms"
+    """Name the figure and the limit of the bundle's health policy that it breaks.
+
+    Where the time did not suffice for a p99, a lower percentile is held against its limit: what a p50 or p90 breaks,
+    the p99 breaks too.
+    """
+    percentile, latency_ns = "p50", figures.p50_ns
+    if figures.runs >= minimum_runs(99):
+        percentile, latency_ns = "p99", figures.p99_ns
+    elif figures.runs >= minimum_runs(90):
+        percentile, latency_ns = "p90", figures.p90_ns
+    if health.max_p99_ms is not None and latency_ns / 1e6 > health.max_p99_ms:
+        return (
+            f"{percentile} latency is {latency_ns / 1e6:.3f} ms, the bundle's limit of p99 is {health.max_p99_ms:g} ms"
+        )
     rss_mib = figures.peak_rss_bytes / _MIB
     if health.max_rss_mib is not None and rss_mib > health.max_rss_mib:
         return f"peak memory is {rss_mib:.1f} MiB, the bundle's limit is {health.max_rss_mib:g} MiB"
@@ -148,20 +164,25 @@ def _count_objection(promised: Manifest, vectors: GoldenVectors) -> str | None:
     return None
 
 
-def _measure(loaded: Loaded, vectors: GoldenVectors, runs: int) -> Figures:
-    from tflotilla.shared import statistics
-
+def _measure(loaded: Loaded, vectors: GoldenVectors, *, runs: int, at_most_s: float) -> Figures:
     model, tensors = loaded.model, vectors.inputs[0]
     clock = time.perf_counter_ns
-    taken = []
-    for _ in range(max(1, runs)):
+    taken: list[int] = []
+    until = clock() + int(at_most_s * 1e9)
+    while len(taken) < max(1, runs) and (not taken or clock() < until):
         begin = clock()
         model.set_inputs(tensors)
         model.invoke()
         model.get_outputs()
         taken.append(clock() - begin)
-    latency = statistics.summarize(taken)
-    return Figures(p50_ns=latency.p50_ns, p99_ns=latency.p99_ns, peak_rss_bytes=facts.peak_rss_bytes())
+    latency = summarize(taken)
+    return Figures(
+        runs=len(taken),
+        p50_ns=latency.p50_ns,
+        p90_ns=latency.p90_ns,
+        p99_ns=latency.p99_ns,
+        peak_rss_bytes=facts.peak_rss_bytes(),
+    )
 
 
 if __name__ == "__main__":
