@@ -359,6 +359,14 @@ def test_a_hangup_takes_up_a_new_configuration_and_keeps_the_old_one_when_it_is_
         )
         assert "did you mean 'interval_ms'?" in agent.log
         assert agent.state().worker == "running"
+        brokers.until(
+            lambda: (s := last_state(listener)) is not None and "did you mean 'interval_ms'?" in (s.problem or ""),
+            "the mistake in the state",
+        )
+
+        home.config.write_text(good)
+        agent.reload()
+        brokers.until(lambda: agent.state().problem is None, "the mistake to be forgotten")
 
         home.config.write_text(homes_made.config(broker.port, board="pi-renamed"))
         agent.reload()

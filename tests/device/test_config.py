@@ -104,6 +104,16 @@ def test_what_is_named_and_absent_is_a_warning_because_it_may_come_later(tmp_pat
     assert source == f"{path}: source.path: {tmp_path / 'images'} does not exist"
 
 
+def test_more_threads_than_cores_are_cut_to_the_cores_and_said(tmp_path: Path) -> None:
+    asked = config.load(written(tmp_path, HEAD + "[inference]\nnum_threads = 64\n"))
+
+    fitted, warning = config.fitted(asked, cores=2)
+
+    assert fitted.inference.num_threads == 2
+    assert warning == "inference.num_threads: 64 is more than this board has cores; 2 are used"
+    assert config.fitted(asked, cores=64) == (asked, None)
+
+
 def test_a_configuration_under_another_name_is_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "board config"
     path.write_text(HEAD + "[mqtt]\nport = 0\n")

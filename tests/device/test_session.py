@@ -304,7 +304,17 @@ class TestGarbage:
             code = board.process.wait(DEADLINE_S)
 
         assert reply.error == "ConfigError"
+        assert "runs on" not in (reply.message or "")
         assert code == 3
+
+    def test_a_broken_configuration_beside_an_agent_that_runs_says_that_it_runs_on(self, home: Home) -> None:
+        with running_agent(home):
+            home.config.write_text("board = ")
+            with Session(home) as board:
+                reply = board.reply()
+
+        assert reply.message is not None
+        assert reply.message.endswith("; the agent runs on with what it read before")
 
 
 def test_a_deployment_goes_on_when_the_host_hangs_up(home: Home, made: MadeBundle) -> None:

@@ -122,8 +122,9 @@ async def _next_configuration(
         try:
             changed = config.load(home.config)
         except ConfigError as error:
-            agent.event("error", "config", f"the old configuration stays: {error}")
+            agent.refuse_configuration(str(error))
             continue
+        agent.refuse_configuration(None)
         if changed == settings:
             _LOG.info("agent.toml is what it was")
             continue
@@ -159,7 +160,8 @@ class Agent:
         connect: Callable[[AgentConfig, Courier, bytes], Transport] = mqtt_transport,
     ) -> None:
         self._home = home
-        self._settings = settings
+        # Every child gets the fitted one: worker, probe and benchmark.
+        self._settings, self._clipped = config.fitted(settings, cores=facts.cores())
         self._request_stop = stop
         self._connect = connect
         self._began = time.monotonic()
@@ -190,7 +192,8 @@ class Agent:
         self._benchmark: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._facts: tuple[float, BoardFacts] | None = None
-        self._told_problem: str | None = None
+        #: What is wrong with the agent.toml that it was told to read, while it goes on with the one before.
+        self._mistake: str | None = None
 
     async def start(self) -> None:
         """Begin to listen, report and serve; returns before the first inference.
@@ -213,6 +216,8 @@ class Agent:
         self.event("info", "start", f"agent {__version__} of {settings.board} starts", detail={"pid": os.getpid()})
         for warning in config.warnings(settings, self._home.config):
             self.event("warning", "config", warning)
+        if self._clipped is not None:
+            self.event("warning", "config", f"{self._home.config}: {self._clipped}")
         if self._outbox.lost_queue is not None:
             self.event("error", "outbox", self._outbox.lost_queue)
 
@@ -237,6 +242,14 @@ class Agent:
     async def settle(self) -> None:
         """Wait until no deployment is going on."""
         await self._installer.settle()
+
+    def refuse_configuration(self, mistake: str | None) -> None:
+        """Say that agent.toml has a mistake, here and in the state for as long as it does; None when it has none."""
+        if mistake is not None:
+            mistake = f"the old configuration stays: {mistake}"
+            self.event("error", "config", mistake)
+        self._mistake = mistake
+        self._touch()
 
     # What control clients ask (`control_server.Handler`)
 
@@ -315,7 +328,7 @@ class Agent:
         keeper, inference = self._keeper, self._settings.inference
         requested = inference.delegate.library if inference.delegate else None
         ready = keeper.ready
-        problems = (keeper.problem, self._courier.problem, self._outbox.problem)
+        problems = (self._mistake, keeper.problem, self._courier.problem, self._outbox.problem)
         return State(
             agent_version=__version__,
             facts=self._current_facts(),
@@ -381,7 +394,7 @@ class Agent:
             folder=self._home.bundle(bundle) if bundle else None,
             inference=replace(self._settings.inference),
             offers=facts.runtimes(),
-            cores=len(os.sched_getaffinity(0)),
+            cores=facts.cores(),
         )
         self._report_benchmark(report)
 

@@ -87,8 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(home: Home, _options: argparse.Namespace) -> int:
     home.make()
-    from tflotilla.device import agent
+    from tflotilla.device import agent, scheduling
 
+    scheduling.stand_back()
     return agent.run(home)
 
 
@@ -149,6 +150,9 @@ def _status(home: Home, options: argparse.Namespace) -> int:
     _print(f"previous   {f'{state.previous.name}-{state.previous.version}' if state.previous else '-'}")
     _print(f"worker     {state.worker}{f' ({state.problem})' if state.problem else ''}")
     _print(f"runtime    {state.runtime or '-'}, {state.num_threads} thread{'s' if state.num_threads > 1 else ''}")
+    if state.delegate.requested is not None:
+        active = state.delegate.active or f"none, on the CPU: {state.delegate.reason or 'not tried yet'}"
+        _print(f"delegate   {active}")
     _print(f"outbox     {state.outbox_rows} waiting, {state.outbox_dropped} dropped")
     return 0
 

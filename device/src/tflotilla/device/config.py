@@ -69,6 +69,23 @@ def parse(data: bytes, path: Path) -> AgentConfig:
     return _absolute(config, path.absolute().parent)
 
 
+def fitted(config: AgentConfig, *, cores: int) -> tuple[AgentConfig, str | None]:
+    """Return the configuration with no more threads than the board has cores, and a line where that changed it.
+
+    More threads than cores are a cliff: tflite-runtime takes 100 times as long.
+    """
+    asked = config.inference.num_threads
+    if asked <= cores:
+        return config, None
+    inference = dataclasses.replace(config.inference, num_threads=cores)
+    warning = f"inference.num_threads: {asked} is more than this board has cores; {cores} {_are(cores)} used"
+    return dataclasses.replace(config, inference=inference), warning
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def warnings(config: AgentConfig, path: Path) -> tuple[str, ...]:
     """Name what the configuration refers to and is not there: worth saying, no reason not to serve.
 

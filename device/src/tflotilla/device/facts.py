@@ -44,7 +44,7 @@ def read(home: Path, *, root: Path = ROOT, clock: Callable[[], float] = time.tim
         kernel=system.release,
         libc=libc(root),
         python=".".join(str(part) for part in sys.version_info[:3]),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         ram_bytes=ram_bytes(root),
         disk_free_bytes=disk_free_bytes(home),
         distribution=distribution(root),
@@ -58,6 +58,11 @@ def machine_model(root: Path = ROOT) -> str | None:
     """Return what the device tree calls this machine (`Raspberry Pi 4 Model B Rev 1.4`), None without one."""
     text = _text(root / "proc/device-tree/model")
     return text.replace("\0", "").strip() or None if text is not None else None
+
+
+def cores() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def arch() -> str:

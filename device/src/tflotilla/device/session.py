@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from tflotilla.device import __version__, admission, config, control, facts
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest, errors
-from tflotilla.shared.contract.errors import BoardError, ContractError, TflotillaError
+from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError
 from tflotilla.shared.contract.session import (
     MAX_FRAME_BYTES,
     SCHEMA,
@@ -67,6 +67,11 @@ class _Session:
     def run(self) -> int:
         try:
             self._say(self._hello())
+        except ConfigError as error:
+            # Reported rather than passed over: an agent with this file would not come up again.
+            serving = "; the agent runs on with what it read before" if control.is_running(self._home) else ""
+            self._say(_refusal(ConfigError(f"{error}{serving}")))
+            return error.exit_code
         except TflotillaError as error:
             self._say(_refusal(error))
             return error.exit_code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +13,7 @@ from tflotilla.shared.contract.errors import UnreachableError
 if TYPE_CHECKING:
     from tflotilla.host.fleet.push import BoardStatus
     from tflotilla.shared.contract.errors import TflotillaError
-    from tflotilla.shared.contract.messages import ServedBundle
+    from tflotilla.shared.contract.messages import ServedBundle, State
 
 
 def status(
@@ -49,16 +49,28 @@ def _reachable(error: TflotillaError) -> tuple[str, ...]:
 
 def _cells(board: BoardStatus) -> tuple[str, ...]:
     state = board.state
-    runtime = f"{state.runtime}, {state.num_threads} thr." if state and state.runtime else "-"
     return (
         "yes",
         _title(board.serving),
         _title(board.previous),
-        runtime,
+        _runtime(state) if state else "-",
         f"{board.agent_version}{'' if board.running else ', stopped'}",
         state.worker if state else "-",
-        (state.problem or "-") if state else "its agent doesn't run",
+        (_problem(state) or "-") if state else "its agent doesn't run",
     )
+
+
+def _runtime(state: State) -> str:
+    if state.runtime is None:
+        return "-"
+    # A delegate's path is long and its end tells which it is.
+    delegate = f", {PurePosixPath(state.delegate.active).name}" if state.delegate.active else ""
+    return f"{state.runtime}, {state.num_threads} thr.{delegate}"
+
+
+def _problem(state: State) -> str:
+    unused = state.delegate.reason if state.delegate.active is None else None
+    return "; ".join(filter(None, (state.problem, unused and f"on the CPU: {unused}")))
 
 
 def _title(bundle: ServedBundle | None) -> str:
