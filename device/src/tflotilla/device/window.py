@@ -8,7 +8,6 @@ What it does NOT do: look at a clock, write, or know where inputs come from.
 
 from __future__ import annotations
 
-import functools
 from array import array
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
@@ -104,7 +103,7 @@ class Window:
 def result_text(item: str, time_s: float, stages_ns: Stages, top: Sequence[Candidate]) -> str:
     """Return one Prediction as canonical JSON."""
     decode, preprocess, invoke, postprocess, total = stages_ns
-    answers = ",".join([_boxed(c) if c.box is not None else _plain(c.label, c.index, c.score) for c in top])
+    answers = ",".join([_answer(candidate) for candidate in top])
     return (
         f'{{"item":{encode_basestring(item)},"stages_ns":{{"decode":{decode},"invoke":{invoke},'
         f'"postprocess":{postprocess},"preprocess":{preprocess},"total":{total}}},'
@@ -112,11 +111,24 @@ def result_text(item: str, time_s: float, stages_ns: Stages, top: Sequence[Candi
     )
 
 
-@functools.lru_cache(maxsize=2048)
-def _plain(label: str, index: int, score: float) -> str:
-    # Quantized scores are few: most texts are found here.
-    return f'{{"box":null,"index":{index},"label":{encode_basestring(label)},"score":{score!r}}}'
+def _answer(candidate: Candidate) -> str:
+    # Quantized scores are few, and their candidates kept: most texts are found here, by the object itself, because
+    # hashing what is in it costs more than all the rest.
+    known = _ANSWERS.get(id(candidate))
+    if known is not None and known[0] is candidate:
+        return known[1]
+    if candidate.box is not None:
+        return codec.canonical_json(candidate).decode()
+    text = (
+        f'{{"box":null,"index":{candidate.index},"label":{encode_basestring(candidate.label)},'
+        f'"score":{candidate.score!r}}}'
+    )
+    if len(_ANSWERS) >= _ANSWERS_LIMIT:
+        _ANSWERS.clear()
+    _ANSWERS[id(candidate)] = candidate, text
+    return text
 
 
-def _boxed(candidate: Candidate) -> str:
-    return codec.canonical_json(candidate).decode()
+#: The candidate beside its text: while it is here, no other can get its id.
+_ANSWERS: dict[int, tuple[Candidate, str]] = {}
+_ANSWERS_LIMIT = 2048

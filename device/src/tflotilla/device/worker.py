@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.device import child, facts, loading, memory, reports
+from tflotilla.device import child, facts, loading, memory, reports, scheduling
 from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.handover import Handover
 from tflotilla.device.sources import open_source
@@ -88,6 +88,7 @@ def main() -> int:
 def _live(handover: Handover) -> int:
     stop = Stop()
     child.die_with_parent()
+    scheduling.be_prompt()
     code = 0
     try:
         _serve(child.read_spec(reports.WorkerSpec), handover, stop)
