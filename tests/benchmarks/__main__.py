@@ -69,7 +69,18 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
         "  added = median of (loop - bare) within a round [quartiles], and the share in what is done for many at once",
         quiet=quiet,
     )
-    titles = ("bare p50", "bare min", "copies p50", "alone p50", "[quartiles]", "shared", "added", "mean", "ratio")
+    titles = (
+        "bare p50",
+        "bare min",
+        "copies p50",
+        "alone p50",
+        "[quartiles]",
+        "shared",
+        "its CPU",
+        "added",
+        "mean",
+        "ratio",
+    )
     _row("model", *titles, "rounds", "promise", quiet=quiet)
     rows, kept = [], True
     for number, model in enumerate((models.TINY, models.DS_CNN, models.RESNET_8, models.MOBILENET_V2)):
@@ -82,9 +93,11 @@ def _overhead(folder: Path, seconds: float, *, quiet: bool) -> tuple[list[dict[s
             found.bare_ns.median,
             found.bare_ns.least,
             found.copies_ns.median,
+            found.outside_ns.median,
             found.alone_ns.median,
             (found.alone_ns.low, found.alone_ns.high),
             found.shared_ns,
+            found.shared_cpu_ns,
             found.added_ns,
             found.added_mean_ns,
         )

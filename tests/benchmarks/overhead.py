@@ -56,10 +56,14 @@ class Overhead:
     bare_ns: Spread
     #: One copy in and one copy out: what no loop can do without.
     copies_ns: Spread
+    #: Whole minus its own invoke: the loop's own time, without what it does to the invoke's caches.
+    outside_ns: Spread
     #: Whole minus bare, of rounds in which nothing was done for many.
     alone_ns: Spread
     #: An inference's share in what is done for many at once, of a window's end too.
     shared_ns: float
+    #: The processor's part of that: what it would take if nobody interrupted it.
+    shared_cpu_ns: float
     #: Whole minus bare on average, all included, also what other processes did to either.
     added_mean_ns: float
 
@@ -113,12 +117,14 @@ def measure(folder: Path, model: models.Measured, *, seconds: float, runtime: st
 def _evaluate(title: str, timed: dict[str, Any], *, broker: bool, others: busy.Others) -> Overhead:
     rounds = timed["rounds"]
     bare = Spread.of([row[1] for row in rounds])
-    alone = Spread.of([whole - bare_ns for whole, bare_ns, _, together in rounds if not together])
-    collect = statistics.median(timed["together"]["collect"])
-    closing = statistics.median(timed["together"].get("window", [0]))
+    alone = Spread.of([whole - bare_ns for whole, bare_ns, _, invoke in rounds if invoke])
+    collects, closings = (timed["together"].get(kind, []) for kind in ("collect", "window"))
     # Here two of three calls are not the agent's: without them a window would hold so many more.
     per_window = agents.WINDOW_S * 1e9 / (bare.median + alone.median)
-    shared = collect * len(timed["together"]["collect"]) / len(rounds) + closing / per_window
+    shared, shared_cpu = (
+        _median(collects, clock) * len(collects) / len(rounds) + _median(closings, clock) / per_window
+        for clock in (0, 1)
+    )
     return Overhead(
         model=title,
         rounds=len(rounds),
@@ -126,7 +132,13 @@ def _evaluate(title: str, timed: dict[str, Any], *, broker: bool, others: busy.O
         others=others,
         bare_ns=bare,
         copies_ns=Spread.of([row[2] for row in rounds]),
+        outside_ns=Spread.of([whole - invoke for whole, _, _, invoke in rounds if invoke]),
         alone_ns=alone,
         shared_ns=shared,
+        shared_cpu_ns=shared_cpu,
         added_mean_ns=statistics.fmean([row[0] - row[1] for row in rounds]),
     )
+
+
+def _median(taken: Sequence[tuple[int, int]], clock: int) -> float:
+    return statistics.median([one[clock] for one in taken]) if taken else 0.0

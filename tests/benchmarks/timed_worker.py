@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tflotilla.device.sources import Item, Source
     from tflotilla.shared.contract.agent_config import InferenceConfig, SourceConfig
     from tflotilla.shared.contract.tensors import TensorSpec
+    from tflotilla.shared.inference.pipeline import Pipeline
     from tflotilla.shared.inference.runtime import DirectCalls
 
 _WARM_UP_NS = 1_000_000_000
@@ -34,11 +35,20 @@ class Record:
     """What was timed: a row per round, and what was done for many at once, by kind."""
 
     def __init__(self) -> None:
-        #: (whole, bare, copies, whether something was done for many in it)
-        self.rounds: list[tuple[int, int, int, bool]] = []
-        self.together: dict[str, list[int]] = {}
+        #: (whole, bare, copies, the whole's own invoke; 0 when something was done for many in it)
+        self.rounds: list[tuple[int, int, int, int]] = []
+        self.pipeline: Pipeline | None = None
+        #: Kind → (wall, processor).
+        self.together: dict[str, list[tuple[int, int]]] = {}
         self.disturbed = False
         self._depth = 0
+
+    def last_invoke(self) -> int:
+        """Return how long the loop's last invoke took by its own stamps, 0 when its answer was made already."""
+        if self.disturbed or self.pipeline is None or not self.pipeline.pending:
+            return 0
+        _, _, _, ready, done, _ = self.pipeline._pending[-1]  # the instrument looks inside
+        return done - ready
 
     def timed(self, kind: str, call: Callable[[], None]) -> Callable[[], None]:
         """Return the call, timed unless it is part of another one that is."""
@@ -46,13 +56,14 @@ class Record:
         def timed_call() -> None:
             self.disturbed = True
             self._depth += 1
-            begin = time.perf_counter_ns()
+            begin, begin_cpu = time.perf_counter_ns(), time.thread_time_ns()
             try:
                 call()
             finally:
                 self._depth -= 1
             if not self._depth:
-                self.together.setdefault(kind, []).append(time.perf_counter_ns() - begin)
+                taken = (time.perf_counter_ns() - begin, time.thread_time_ns() - begin_cpu)
+                self.together.setdefault(kind, []).append(taken)
 
         return timed_call
 
@@ -76,13 +87,13 @@ class TimedSource:
         now = time.perf_counter_ns()
         record = self._record
         if self._begin_ns < now:
-            whole, disturbed = now - self._given_ns, record.disturbed
-            record.rounds.append((whole, self._bare(), self._copies(), disturbed))
+            whole, invoke = now - self._given_ns, record.last_invoke()
+            record.rounds.append((whole, self._bare(), self._copies(), invoke))
             if now > self._end_ns:
                 self._write()
         else:
             record.together.clear()
-        item = self._next()
+        item = self._fresh()
         record.disturbed = False
         self._given_ns = time.perf_counter_ns()
         return item
@@ -98,15 +109,24 @@ class TimedSource:
         """Return what nobody can do without: one copy in and one copy out, around an invoke."""
         set_tensor, input_index, invoke, get_tensor, output_index = self._direct
         clock = time.perf_counter_ns
-        item = self._next()
-        tensor = item.tensors[0] if item is not None and item.tensors else None
+        (tensor,) = self._fresh().tensors or ()
         begin = clock()
-        set_tensor(input_index, tensor)  # type: ignore[arg-type]
+        set_tensor(input_index, tensor)
         ready = clock()
         invoke()
         done = clock()
         get_tensor(output_index)
         return clock() - done + ready - begin
+
+    def _fresh(self) -> Item:
+        """Return the next input as preprocessing would leave it: written a moment ago, not for the loop to fetch."""
+        item = self._next()
+        if item is None or item.tensors is None:
+            message = "the instrument needs tensors at any time"
+            raise RuntimeError(message)
+        for tensor in item.tensors:
+            tensor[...] = tensor.copy()
+        return item
 
     def _write(self) -> None:
         unfinished = self._result.with_suffix(".unfinished")
@@ -134,6 +154,7 @@ def main() -> int:
 
         def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - handed through
             super().__init__(**parts)
+            record.pipeline = parts["pipeline"]
             self._collect = record.timed("collect", self._collect)  # type: ignore[method-assign]
             self._close_window = record.timed("window", self._close_window)  # type: ignore[method-assign]
 
