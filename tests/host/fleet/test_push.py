@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,8 +38,6 @@ from tflotilla.shared.contract.manifest import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.sshd import Sshd
     from tflotilla.host.fleet.inventory import Fleet
 
@@ -181,6 +183,39 @@ def test_a_cut_while_the_board_works_is_followed_to_the_same_end(agent: Sshd, fl
     assert heard[-1] is _S.SUCCEEDED
     assert len(heard) == len(set(heard))
     assert _serving(fleet) == bundle.digest
+
+
+@pytest.mark.parametrize("victim", ["the session", "the agent"])
+def test_a_kill_while_the_board_works_is_followed_to_the_same_end(agent: Sshd, fleet: Fleet, victim: str) -> None:
+    bundle = make_bundle(fleet)
+    heard: list[DeploymentState] = []
+
+    def kill_in_the_probe(status: DeploymentStatus) -> None:
+        if status.state is _S.PROBING and _S.PROBING not in heard:
+            home = agent.home / layout.USER_HOME
+            pids = [int((home / layout.PID).read_text())] if victim == "the agent" else _sessions(agent.home)
+            assert pids
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        heard.append(status.state)
+
+    outcome = push.deploy("pi-1", fleet, bundle, on_status=kill_in_the_probe)
+
+    assert outcome.cuts >= 1
+    assert heard[-1] is _S.SUCCEEDED
+    assert _serving(fleet) == bundle.digest
+
+
+def _sessions(home: Path) -> list[int]:
+    """The processes that are a session of the agent on the board with that home, told by what it was started with."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit():
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if words[-2:-1] == [b"session"] and os.fsencode(home) in (process / "environ").read_bytes():
+                    found.append(int(process.name))
+    return found
 
 
 def test_a_bundle_whose_ops_the_board_cannot_run_is_refused_before_a_byte_is_sent(agent: Sshd, fleet: Fleet) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tflotilla.host.fleet import push
 from tflotilla.shared.contract import layout
-from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError
+from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError, UnreachableError
 
 if TYPE_CHECKING:
     from tests.sshd import Sshd
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.sshd
         ("""echo '{"schema":1}'""", ContractError, "is missing"),
         ("echo '{nonsense'", ContractError, "not valid JSON"),
         ("echo Traceback >&2; echo 'No module named numpy' >&2; exit 1", BoardError, "No module named numpy"),
+        ("kill -9 $$", UnreachableError, "session was killed on the board"),
         ("exit 0", BoardError, "ended with status 0: it said nothing"),
         ("while :; do echo noise; done", BoardError, "clean its start-up files"),
         ("head -c 6000000 /dev/zero", BoardError, "a line of more than"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tflotilla.shared.contract import codec, layout, session
-from tflotilla.shared.contract.errors import BoardError, ContractError
+from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,8 @@ def ask(home: Home, request: ControlRequest) -> Iterator[session.Reply]:
     """Send a request and yield the replies, the last with `done`.
 
     Raises:
-        BoardError: no supervisor listens, or it went away before it was done.
+        BoardError: no supervisor listens.
+        UnreachableError: it went away before it was done; whoever asks again later hears the rest.
 
     """
     with _connect(home) as connection, connection.makefile("rb") as stream:
@@ -89,9 +90,9 @@ def ask(home: Home, request: ControlRequest) -> Iterator[session.Reply]:
                     return
         except (OSError, ContractError) as error:
             message = f"the agent stopped answering ({error}); see {home.log} or `journalctl -u tflotilla-agent`"
-            raise BoardError(message) from error
+            raise UnreachableError(message) from error
     message = f"the agent went away before it was done; it goes on when it is started again (see {home.log})"
-    raise BoardError(message)
+    raise UnreachableError(message)
 
 
 def _connect(home: Home) -> socket.socket:

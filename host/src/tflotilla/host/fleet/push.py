@@ -101,6 +101,10 @@ class _Run:
 
     def attempt(self, session: Session) -> None:
         hello = session.hello
+        if not hello.running and self.handed_over:
+            # It was killed and is being started again: the deployment goes on with it.
+            message = f"{self.name}: its agent went away in the middle of the deployment and is not back yet"
+            raise UnreachableError(message)
         if not hello.running:
             message = f"{self.name}: its agent doesn't run; `tflotilla board bootstrap {self.name}` starts it"
             raise BoardError(message)

@@ -14,7 +14,7 @@ import zlib
 from typing import IO, TYPE_CHECKING
 
 from tflotilla.shared.contract import codec, errors, layout, session
-from tflotilla.shared.contract.errors import BoardError, ContractError
+from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,11 +197,14 @@ class Session:
     def _error(self, kind: str, message: str | None) -> errors.TflotillaError:
         return errors.from_wire(kind, f"{self._link.board}: {message or 'no reason given'}")
 
-    def _ended(self) -> BoardError:
+    def _ended(self) -> errors.TflotillaError:
         done = self._duplex.finish(timeout_s=_REPLY_TIMEOUT_S)
         board = self._link.board
         if done.exit_status == _NOT_INSTALLED:
             return BoardError(f"{board} has no agent yet; `tflotilla board bootstrap {board}` installs it")
+        if done.exit_status < 0:
+            # By a signal: the board's out-of-memory killer, a shutdown. Nothing is wrong with the agent's installation.
+            return UnreachableError(f"{board}: the agent's session was killed on the board")
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:] or "it said nothing"
         return BoardError(
             f"{board}: the agent's session ended with status {done.exit_status}: {said}; "
