@@ -9,6 +9,7 @@ from pathlib import Path
 
 #: Beyond so many cores used by others, a figure of microseconds says more about them than about us.
 LIMIT_CORES = 0.3
+_MOMENT_S = 0.5
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _IDLE = slice(3, 5)
 
@@ -41,6 +42,16 @@ class Watch:
         took_s = time.monotonic() - began
         used_s = (_busy_s() - busy) - (_ours_s(os.getpid()) - ours)
         return Others(cores=max(0.0, used_s / took_s), load=os.getloadavg()[0])
+
+
+def wait_for_quiet(patience_s: float) -> None:
+    """Return when others leave the machine alone for a moment, or when patience is over."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        watch = Watch()
+        time.sleep(_MOMENT_S)
+        if not watch.others().too_busy:
+            return
 
 
 def _busy_s() -> float:

@@ -90,14 +90,17 @@ class Overhead:
         return self.ratio <= LIMIT_RATIO if self.relative else self.added_ns <= LIMIT_ADDED_NS
 
 
-def measure(folder: Path, model: models.Measured, *, seconds: float, runtime: str = RUNTIME) -> Overhead | None:
-    """Measure one model; None where this machine doesn't have it."""
+def measure(
+    folder: Path, model: models.Measured, *, seconds: float, patience_s: float, runtime: str = RUNTIME
+) -> Overhead | None:
+    """Measure one model, waiting for a quiet moment for a while; None where this machine doesn't have it."""
     data = model.read()
     if data is None:
         return None
     folder.mkdir(parents=True)
     bundle = models.write_bundle(folder / "bundle", data, runtime)
     seconds *= model.patience
+    busy.wait_for_quiet(patience_s)
     result = folder / "timed.json"
     worker = [sys.executable, "-m", "tests.benchmarks.timed_worker", str(result), str(seconds)]
     with (

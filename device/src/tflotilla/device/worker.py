@@ -217,16 +217,17 @@ class Worker:
                 continue
             try:
                 if item.image is None:
-                    submit(item.tensors or (), (item.name, 0))
+                    now = submit(item.tensors or (), (item.name, 0))
                 else:
-                    self._submit_image(item.name, item.image)
+                    now = self._submit_image(item.name, item.image)
             except (TflotillaError, ValueError, OSError, MemoryError) as error:
                 self._count_error(item.name, error)
+                now = clock()
             together += 1
             if together == _TOGETHER:
                 together = 0
                 self._collect()
-            if clock() >= self._due:
+            if now >= self._due:
                 self._catch_up()
             if interval_ns:
                 # From begin to begin, so that the rate is the interval's; what was missed is not made up for.
@@ -235,10 +236,10 @@ class Worker:
                 begin = max(begin, clock())
         self._close_window()
 
-    def _submit_image(self, name: str, encoded: Path | bytes) -> None:
+    def _submit_image(self, name: str, encoded: Path | bytes) -> int:
         begin = time.perf_counter_ns()
         image = self._open_image(encoded, draft_size=self._draft_size)
-        self._pipeline.submit_image(image, (name, time.perf_counter_ns() - begin))
+        return self._pipeline.submit_image(image, (name, time.perf_counter_ns() - begin))
 
     def _count_error(self, name: str, error: Exception) -> None:
         if isinstance(error, DatasetError):

@@ -67,16 +67,17 @@ class Collected(NamedTuple):
 class Submit(Protocol):
     """What `Pipeline.submit` is."""
 
-    def __call__(self, tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> None:
+    def __call__(self, tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> int:
         """See `Pipeline`."""
 
 
 class Pipeline:
     """A loaded model between its preprocessing and its postprocessing. Not thread-safe.
 
-    `submit(tensors, tag, started_ns)` runs the model and keeps its outputs for `collect`, which returns them with
-    their tags. `started_ns` is `perf_counter_ns` when the preparation of `tensors` began; it then counts as
-    `preprocess`. Raises ValueError for a tensor that doesn't fit its input, ModelError for a kernel that failed.
+    `submit(tensors, tag, started_ns)` runs the model, keeps its outputs for `collect`, which returns them with their
+    tags, and returns `perf_counter_ns` when they were there. `started_ns` is `perf_counter_ns` when the preparation of
+    `tensors` began; it then counts as `preprocess`. Raises ValueError for a tensor that doesn't fit its input,
+    ModelError for a kernel that failed.
     """
 
     def __init__(self, loaded: LoadedModel, preprocessor: Preprocessor | None, answerer: Answerer) -> None:
@@ -129,7 +130,7 @@ class Pipeline:
         start = perf_counter_ns()
         return self.infer((self._prepare(image),), started_ns=start)
 
-    def submit_image(self, image: Image.Image, tag: object = None) -> None:
+    def submit_image(self, image: Image.Image, tag: object = None) -> int:
         """Preprocess a decoded image, run the model on it and keep the outputs for `collect`.
 
         Raises:
@@ -137,7 +138,7 @@ class Pipeline:
 
         """
         start = perf_counter_ns()
-        self.submit((self._prepare(image),), tag, start)
+        return self.submit((self._prepare(image),), tag, start)
 
     def collect(self) -> list[Collected]:
         """Answer what was submitted since the last time, in order. Its time counts as their `postprocess`."""
@@ -182,14 +183,16 @@ class Pipeline:
             raise ModelError(message)
         return self._preprocessor.prepare(image)
 
-    def _submit(self, tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> None:
+    def _submit(self, tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> int:
         start = started_ns or perf_counter_ns()
         self._set_inputs(tensors)
         ready = perf_counter_ns()
         self._invoke()
         done = perf_counter_ns()
         outputs = self._get_outputs() if self._deferred else self._answer(self._get_outputs())
-        self._pending.append((outputs, tag, start, ready, done, perf_counter_ns()))
+        copied = perf_counter_ns()
+        self._pending.append((outputs, tag, start, ready, done, copied))
+        return copied
 
 
 def _submit_directly(direct: DirectCalls, loaded: LoadedModel, pending: list[Pending]) -> Submit:
@@ -197,7 +200,7 @@ def _submit_directly(direct: DirectCalls, loaded: LoadedModel, pending: list[Pen
     set_tensor, input_index, invoke, get_tensor, output_index = direct
     clock, append = perf_counter_ns, pending.append
 
-    def submit(tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> None:
+    def submit(tensors: tuple[Tensor, ...], tag: object = None, started_ns: int = 0) -> int:
         start = started_ns or clock()
         (tensor,) = tensors
         try:
@@ -212,7 +215,10 @@ def _submit_directly(direct: DirectCalls, loaded: LoadedModel, pending: list[Pen
             message = f"the model failed while running: {' '.join(str(error).split())}"
             raise ModelError(message) from error
         done = clock()
-        append(((get_tensor(output_index),), tag, start, ready, done, clock()))
+        outputs = (get_tensor(output_index),)
+        copied = clock()
+        append((outputs, tag, start, ready, done, copied))
+        return copied
 
     return submit
 
