@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Literal
 
+import click
 import typer
 
 from tflotilla.host.cli import output
-from tflotilla.shared.contract.errors import UsageError
+
+_BROKERS = ("auto", "mosquitto", "embedded")
 
 
 def demo(
     name: Annotated[str, typer.Option(help="Name of the lab; its boards are NAME-1, NAME-2, NAME-3.")] = "demo",
-    broker: Annotated[str, typer.Option(help="auto, mosquitto (installed) or embedded.")] = "auto",
+    broker: Annotated[
+        Literal["auto", "mosquitto", "embedded"],
+        typer.Option(click_type=click.Choice(_BROKERS), help="auto is an installed mosquitto, else the embedded one."),
+    ] = "auto",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running and print what to try next.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the facts of the story.")
@@ -31,19 +36,19 @@ def demo(
     import tempfile
 
     from tflotilla.host.lab.stage import Stage
-    from tflotilla.host.lab.story import CHAPTERS, BrokerChoice, Story
 
-    if broker not in get_args(BrokerChoice):
-        raise UsageError(f"--broker {broker!r}: expected one of {', '.join(get_args(BrokerChoice))}")
     if json_file is not None:
         # Found out now, not after two minutes.
         output.check_writable(json_file)
+    stage = Stage(output.console())
+    # Before the imports, which take a second or more on a busy machine.
+    stage.say("From a trained model to boards that report, on this machine.", style="bold")
+    from tflotilla.host.lab.story import Story
+
     folder = Path(tempfile.mkdtemp(prefix="tflotilla-demo-"))
-    stage = Stage(output.console(), chapters=CHAPTERS)
     told = False
     try:
-        with Story(stage, folder=folder, name=name, broker=cast("BrokerChoice", broker), keep=keep) as story:
-            stage.say("From a trained model to boards that report, on this machine.", style="bold")
+        with Story(stage, folder=folder, name=name, broker=broker, keep=keep) as story:
             story.tell()
             story.facts["seconds"] = stage.elapsed_s
             told = True

@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 _FRAMES_PER_SECOND = 8
 _INDENT = (0, 0, 0, 2)
 _DETAIL_INDENT = (0, 0, 0, 4)
+_ENDLESS = 1000
 
 
 class Stage:
     """Where the story is told."""
 
-    def __init__(self, console: Console, *, chapters: int) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._chapters = chapters
+        #: How many the story has; it says so when it begins.
+        self.chapters = 0
         self._number = 0
-        self._bar: Progress | None = None
-        self._task = None
         self._started = time.monotonic()
 
     @property
@@ -47,7 +47,7 @@ class Stage:
     def chapter(self, title: str) -> None:
         """Begin the next chapter."""
         self._number += 1
-        heading = f"{self._number}/{self._chapters}  {title}"
+        heading = f"{self._number}/{self.chapters}  {title}"
         self.console.print()
         if self.console.is_terminal:
             self.console.print(Rule(Text(heading, style="bold cyan"), align="left", style="cyan"))
@@ -92,14 +92,40 @@ class Stage:
         for line in lines:
             self.console.print(Text(f"  {line}"), soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-        """Show a table; columns named in `right` are figures."""
-        self.console.print(Padding(self.build_table(columns, rows, right=right), _INDENT, expand=False))
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[str] = (),
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Show a table; columns named in `right` are figures, those in `spare` go first where the screen is narrow."""
+        room = self.console.width - _INDENT[3]
+        table = self.build_table(columns, rows, right=right)
+        for name in spare:
+            if self._width(table) <= room:
+                break
+            gone = columns.index(name)
+            columns = [*columns[:gone], *columns[gone + 1 :]]
+            rows = [[*row[:gone], *row[gone + 1 :]] for row in rows]
+            table = self.build_table(columns, rows, right=right)
+        self.console.print(Padding(table, _INDENT, expand=False))
+
+    def _width(self, table: Table) -> int:
+        # As wide as it wants to be, not as wide as it may be.
+        return self.console.measure(table, options=self.console.options.update(width=_ENDLESS)).maximum
 
     def build_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
         """Return the table that `table` shows, for use inside `watching`."""
         fancy = self.console.is_terminal
-        table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False, header_style="bold")
+        # Two characters between columns: what is told must fit into eighty.
+        table = Table(
+            box=box.SIMPLE_HEAD if fancy else None,
+            pad_edge=False,
+            padding=(0, 1, 0, 0) if fancy else (0, 2, 0, 0),
+            header_style="bold",
+        )
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left")
         for row in rows:
@@ -115,15 +141,21 @@ class Stage:
         progress = Progress(
             TextColumn(" "),
             SpinnerColumn(),
-            TextColumn("{task.description}", style="dim"),
-            TimeElapsedColumn(),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            # Last, and on one line: what changes in length must not move the rest.
+            TextColumn(
+                "{task.description}",
+                style="dim",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
             console=self.console,
             transient=True,
         )
         with progress:
-            task = progress.add_task(text, total=self._chapters, completed=self._number)
+            task = progress.add_task(text, total=self.chapters, completed=self._number)
             yield lambda now: progress.update(task, description=now)
 
     def watching(self, draw: Callable[[], Table], *, seconds: float, caption: str) -> None:

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 CHAPTERS = 9
 BrokerChoice = Literal["auto", "mosquitto", "embedded"]
 _WATCH_S = 5.0
+#: By what runs and what was asked for.
+_BROKERS = {
+    ("mosquitto", "auto"): "the mosquitto that is installed here",
+    ("mosquitto", "mosquitto"): "the mosquitto that is installed here",
+    ("embedded", "auto"): "the embedded broker: no mosquitto is installed here",
+    ("embedded", "embedded"): "the embedded broker, as asked",
+}
 
 
 class Story:
@@ -39,6 +46,7 @@ class Story:
     def __init__(self, stage: Stage, *, folder: Path, name: str, broker: BrokerChoice, keep: bool) -> None:
         self.facts: dict[str, Any] = {}
         self._stage = stage
+        stage.chapters = CHAPTERS
         self._folder = folder
         self._name = name
         self._broker = broker
@@ -94,18 +102,14 @@ class Story:
                 self._closing.callback(self._lab.down)
         boards = self._lab.boards
         self._names = [board.name for board in boards]
-        homes = [f"{board.home.parent.name}/{board.home.name}" for board in boards]
         took_s = time.monotonic() - started
         stage.table(
-            ("board", "SSH server", "host key", "home"),
-            [
-                (board.name, f"{board.host}:{board.port}", crew.fingerprint(board.host_key), home)
-                for board, home in zip(boards, homes, strict=True)
-            ],
+            ("board", "SSH server", "host key"),
+            [(board.name, f"{board.host}:{board.port}", crew.fingerprint(board.host_key)) for board in boards],
         )
         broker = self._lab.broker
-        kind = "an installed mosquitto" if broker.kind == "mosquitto" else "the embedded broker (no mosquitto here)"
-        stage.good(f"3 boards in {took_s:.1f} s, each with its own host key, home and processes; MQTT: {kind}")
+        stage.good(f"{len(boards)} boards in {took_s:.1f} s, each with its own host key, home and processes")
+        stage.good(f"MQTT over {_BROKERS[broker.kind, self._broker]}")
         self.facts["lab"] = {
             "boards": [{"name": board.name, "host": board.host, "port": board.port} for board in boards],
             "broker": broker.kind,
@@ -237,18 +241,16 @@ class Story:
             )
         outcomes = [crew.value(result) for result in results]
         stage.table(
-            ("board", "states", "sent", "took"),
+            ("board", "serves", "sent", "took"),
             [
-                (
-                    each.board,
-                    " → ".join(status.state.value for status in each.statuses),
-                    _kb(each.bytes_sent),
-                    f"{each.duration_s:.1f} s",
-                )
+                (each.board, self._first.manifest.title, _kb(each.bytes_sent), f"{each.duration_s:.1f} s")
                 for each in outcomes
             ],
             right=("sent", "took"),
         )
+        # A board that missed a state would show as a way of its own.
+        for way in dict.fromkeys(" → ".join(status.state.value for status in each.statuses) for each in outcomes):
+            stage.good(way)
         again = push.deploy(self._names[0], self._fleet, self._first)
         if again.changed:
             raise crew.StoryError(f"{self._names[0]} installed again what it had")
@@ -314,7 +316,8 @@ class Story:
         for error in asking.failures.values():
             raise error
         shown = report.report(asking.answers)
-        stage.table(report.COLUMNS, shown.rows, right=report.FIGURES)
+        # The rows of a board stand fastest first: the remark says no more.
+        stage.table(report.COLUMNS, shown.rows, right=report.FIGURES, spare=("load", "RSS", ""))
         for line in shown.notes:
             stage.say(line, style="dim")
         stage.say(
