@@ -76,6 +76,7 @@ def _overhead(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str,
         "bare p50",
         "bare min",
         "copies p50",
+        "outside",
         "alone p50",
         "[quartiles]",
         "shared",
@@ -152,7 +153,7 @@ def _say(text: str, *, quiet: bool) -> None:
 
 def _row(*cells: str, quiet: bool) -> None:
     first, *others = cells
-    _say(f"  {first:<32}" + "".join(f"{cell:>11}" for cell in others[:-1]) + f"   {others[-1]}", quiet=quiet)
+    _say(f"  {first:<32}" + "".join(f" {cell:>10}" for cell in others[:-1]) + f"   {others[-1]}", quiet=quiet)
 
 
 if __name__ == "__main__":
