@@ -1,0 +1,84 @@
+"""Every command line that the README or a help text shows can be typed as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from tflotilla.host.cli import COMMANDS, app
+from tflotilla.host.cli.plain_typer import typer
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def _readme() -> list[str]:
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("tflotilla ")]
+
+
+def _leaves(command: click.Command, path: str) -> list[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        return [
+            leaf
+            for name in command.list_commands(context)
+            if (child := command.get_command(context, name)) is not None
+            for leaf in _leaves(child, f"{path} {name}".strip())
+        ]
+    return [(path, command)]
+
+
+COMMAND = typer.main.get_command(app)
+LEAVES = dict(_leaves(COMMAND, ""))
+
+
+def _example(command: click.Command) -> str:
+    found = re.search(r"Example: (.*)", command.help or "")
+    return found.group(1) if found else ""
+
+
+def _parse(line: str) -> None:
+    """Parse without running: unknown options, wrong types and missing arguments raise."""
+    words = shlex.split(line, comments=True)
+    words = words[1 : words.index("|")] if "|" in words else words[1:]
+    command: click.Command = COMMAND
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        path.append(words.pop(0))
+        child = command.get_command(click.Context(command), path[-1])
+        assert child is not None, f"there is no command {' '.join(path)}"
+        command = child
+    command.make_context(" ".join(path), words)
+
+
+@pytest.mark.parametrize("line", _readme())
+def test_a_command_of_the_readme_can_be_typed(line: str) -> None:
+    _parse(line)
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_command_shows_an_example_that_can_be_typed(path: str) -> None:
+    example = _example(LEAVES[path])
+
+    assert example.startswith(f"tflotilla {path}")
+    _parse(example)
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_every_command_says_its_exit_codes_and_speaks_json(path: str) -> None:
+    command = LEAVES[path]
+
+    assert "Exit codes: 0" in (command.help or "")
+    assert any("--json" in parameter.opts for parameter in command.params)
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    assert [] == [name for name in COMMANDS if f"tflotilla {name}" not in text and f"make {name}" not in text]
