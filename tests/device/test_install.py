@@ -418,6 +418,7 @@ class TestJudge:
         [
             (replace(HEALTHY, crashes=1), "its worker crashed once in 10 s"),
             (replace(HEALTHY, crashes=3), "its worker crashed 3 times in 10 s"),
+            (replace(HEALTHY, silent_s=7.2), "its worker hangs: not a word from it for 7 s"),
             (replace(HEALTHY, errors=11), "11 of 1011 inferences failed (1.1%); at most 1.0% may"),
             (replace(HEALTHY, results=0, errors=1), "1 of 1 inferences failed (100.0%); at most 1.0% may"),
             (

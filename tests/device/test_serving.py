@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Bench:
     """A keeper, and everything it told."""
 
-    def __init__(self, home: Home, *, runtime: str | None = None) -> None:
+    def __init__(self, home: Home, *, runtime: str | None = None, slack_s: float = 5.0) -> None:
         home.config.write_text(homes_made.config(1, runtime=runtime))
         self.home = home
         self.settings = config.load(home.config)
@@ -45,7 +45,9 @@ class Bench:
             on_end=self.ends.append,
             on_change=lambda: self.workers.append(self.keeper.worker),
         )
-        self.keeper = Keeper(Store(home), self.settings, hooks, backoff=Backoff(first_s=0.05, limit_s=0.2))
+        self.keeper = Keeper(
+            Store(home), self.settings, hooks, backoff=Backoff(first_s=0.05, limit_s=0.2), slack_s=slack_s
+        )
 
     async def until(self, holds: Callable[[], bool]) -> None:
         deadline = asyncio.get_running_loop().time() + brokers.PATIENCE_S
@@ -196,6 +198,22 @@ def test_a_crash_during_an_observation_is_counted(home: Home, bench: Bench) -> N
         asyncio.get_running_loop().call_later(0.05, bench.kill_worker)
 
         assert (await bench.keeper.observe(1.0)).crashes >= 1
+
+    bench.live(story)
+
+
+def test_a_worker_that_hangs_is_silent_not_without_input(home: Home) -> None:
+    bench = Bench(home, slack_s=0.1)
+    bundle = homes_made.install(home)
+
+    async def story() -> None:
+        await bench.keeper.serve(bundle, None)
+        assert bench.keeper.worker_pid is not None
+        os.kill(bench.keeper.worker_pid, signal.SIGSTOP)
+        # What it had written before is heard first.
+        await bench.keeper.observe(0.0)
+
+        assert (await bench.keeper.observe(0.1)).silent_s is not None
 
     bench.live(story)
 

@@ -233,7 +233,8 @@ def recover(journal: Journal | None, current: str | None) -> tuple[Journal | Non
 class Observation:
     """What was seen of a candidate during its confirm window.
 
-    `champion` is the bundle before it, over its last windows; None where there was none.
+    `champion` is the bundle before it, over its last windows; None where there was none. `silent_s` is how long its
+    worker has said nothing, where that is longer than it may: it reports every window, also without a result.
     """
 
     results: int
@@ -241,12 +242,15 @@ class Observation:
     crashes: int
     pace: Pace | None
     champion: Pace | None
+    silent_s: float | None = None
 
 
 def judge(seen: Observation, policy: HealthPolicy) -> Behaved | Misbehaved:
     """Hold an observation against the bundle's health policy; the reason names figure and limit."""
     if seen.crashes:
         return Misbehaved(detail=f"its worker crashed {_times(seen.crashes)} in {policy.confirm_window_s:g} s")
+    if seen.silent_s is not None:
+        return Misbehaved(detail=f"its worker hangs: not a word from it for {seen.silent_s:.0f} s")
     total = seen.results + seen.errors
     if total == 0:
         # Its first inference is done, or it would not serve; a source without input is not the bundle's fault.

@@ -51,6 +51,8 @@ _GOOD_LIFE_S = 10.0
 _FAILING_AFTER = 2
 _LAST_WINDOWS = 10
 _MAX_PATIENCE_S = 60.0
+#: What a busy board may add to a window before its worker is said to hang.
+_HANG_SLACK_S = 5.0
 _EXIT_BOARD = BoardError.exit_code
 
 
@@ -71,10 +73,19 @@ class Hooks:
 class Keeper:
     """The supervisor's side of serving; implements `installer.Serving`."""
 
-    def __init__(self, store: Store, config: AgentConfig, hooks: Hooks, *, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: AgentConfig,
+        hooks: Hooks,
+        *,
+        backoff: Backoff | None = None,
+        slack_s: float = _HANG_SLACK_S,
+    ) -> None:
         self._store = store
         self._config = config
         self._hooks = hooks
+        self._slack_s = slack_s
         self._backoff = backoff or Backoff(first_s=0.5, limit_s=60.0)
         self.worker: Literal["none", "starting", "running", "failing"] = "none"
         self.bundle: str | None = None
@@ -125,11 +136,12 @@ class Keeper:
         self._watches.append(watch)
         try:
             await asyncio.sleep(window_s)
-            more_s = min(_MAX_PATIENCE_S, 1.5 * self._config.reporting.window_s) - window_s
+            more_s = min(_MAX_PATIENCE_S, self._hang_after_s()) - window_s
             if more_s > 0:
                 await happens(watch.heard, more_s)
         finally:
             self._watches.remove(watch)
+        silent_s = time.monotonic() - watch.heard_at
         counts = [_counts(body) for body in watch.windows]
         return Observation(
             results=sum(results for results, _ in counts),
@@ -137,7 +149,13 @@ class Keeper:
             crashes=self._crashes - crashes,
             pace=pace.of(watch.windows),
             champion=self._champion,
+            silent_s=silent_s if silent_s >= self._hang_after_s() else None,
         )
+
+    def _hang_after_s(self) -> float:
+        """Return after how long without a window a worker hangs; it can't close one in the middle of an inference."""
+        inference_s = self.ready.first_inference_ns / 1e9 if self.ready is not None else 0.0
+        return 1.5 * self._config.reporting.window_s + 3 * inference_s + self._slack_s
 
     async def stop(self) -> None:
         """End the worker, which hands its last window over first."""
@@ -287,6 +305,7 @@ class Keeper:
         self._windows.append(body)
         for watch in self._watches:
             watch.windows.append(body)
+            watch.heard_at = time.monotonic()
             watch.heard.set()
         self._hooks.on_report("metrics", body, bundle)
 
@@ -311,6 +330,8 @@ class _Watch:
         self.windows: list[bytes] = []
         #: Set by the first window or crash.
         self.heard = asyncio.Event()
+        #: When the last window came, or the observation began.
+        self.heard_at = time.monotonic()
 
 
 class _Life:
