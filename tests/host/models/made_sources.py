@@ -33,6 +33,8 @@ def make(*, folder: str) -> None:
     np.save(place / "images.npy", rng.random((30, SIDE, SIDE, 1), dtype=np.float32))
     np.save(place / "rows.npy", rng.random((30, 4), dtype=np.float32))
     np.save(place / "series.npy", rng.random((10, 70, 2), dtype=np.float32))
+    np.save(place / "steps.npy", rng.random((10, 3, 2), dtype=np.float32))
+    np.savez(place / "two.npz", first=rng.random((30, 4)), second=rng.random((30, 4)))
     image = keras.Input((SIDE, SIDE, 1), name="image")
     x = keras.layers.Conv2D(4, 3, activation="relu")(image)
     x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
@@ -47,7 +49,11 @@ def make(*, folder: str) -> None:
     keras.Model(row, keras.ops.negative(keras.layers.Dense(3)(row))).save(place / "negative.keras")
     series = keras.Input((70, 2), name="series")
     keras.Model(series, keras.layers.LSTM(4, dropout=0.1)(series)).save(place / "long_lstm.keras")
+    steps = keras.Input((3, 2), name="steps")
+    keras.Model(steps, keras.layers.Bidirectional(keras.layers.GRU(2))(steps)).save(place / "both_ways.keras")
     keras.Sequential([keras.layers.Dense(2)]).save(place / "unbuilt.keras")
+    broken = keras.Model(row, keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(np.nan))(row))
+    broken.save(place / "broken.keras")
     _make_custom(place, row)
     _make_keras_2(place)
     _make_saved_models(place, tf)
@@ -89,6 +95,8 @@ def _make_keras_2(place: Path) -> None:
         ]
     )
     old.save(place / "keras2.h5", save_format="h5")
+    recurrent = tf_keras.Sequential([tf_keras.layers.LSTM(2, input_shape=(3, 2))])
+    recurrent.save(place / "recurrent2.h5", save_format="h5")
     tf_keras.Sequential([tf_keras.layers.Lambda(lambda v: v * 2, input_shape=(4,))]).save(place / "lambda.h5")
 
 
@@ -113,6 +121,11 @@ def _make_saved_models(place: Path, tf: Any) -> None:  # noqa: ANN401 - TensorFl
     def python(rows: Any) -> Any:  # noqa: ANN401
         return {"answer": tf.ensure_shape(tf.py_function(lambda v: v, [rows], tf.float32), [1, 2])}
 
+    @tf.function(input_signature=[tf.TensorSpec([1, 4], tf.float32, name="rows")])  # type: ignore[misc]
+    def spectrum(rows: Any) -> Any:  # noqa: ANN401
+        return {"answer": tf.signal.rfft(rows)}
+
+    tf.saved_model.save(module, str(place / "complex"), signatures={"serving_default": spectrum})
     tf.saved_model.save(module, str(place / "saved"), signatures={"double": double, "triple": triple})
     tf.saved_model.save(module, str(place / "python"), signatures={"serving_default": python})
 

@@ -60,7 +60,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "cnn": case(sources / "cnn.keras", KERAS, ["int8_io_uint8", "dynamic_range"], images),
         "cnn3": case(sources / "cnn3.h5", H5),
         "keras2": case(sources / "keras2.h5", H5, ["float32", "int8_io_int8"], images),
-        "two": case(sources / "two.keras", KERAS, ["float32"]),
+        "two": case(sources / "two.keras", KERAS, ["float32", "int8_io_int8"], sources / "two.npz"),
+        "both_ways": case(sources / "both_ways.keras", KERAS, ["int8"], sources / "steps.npy"),
+        "recurrent2": case(sources / "recurrent2.h5", H5, ["int8"], sources / "steps.npy"),
+        "broken": case(sources / "broken.keras", KERAS),
+        "complex": case(sources / "complex", SAVED),
         "lambda": case(sources / "lambda.keras", KERAS),
         "lambda_allowed": case(sources / "lambda.keras", KERAS, allow_code=True),
         "lambda_h5": case(sources / "lambda.h5", H5),
@@ -181,11 +185,31 @@ def test_keras_3_h5_and_keras_2_h5_are_each_read_by_their_own_library(made: Made
 
 @tensorflow
 def test_several_inputs_and_outputs_keep_the_order_of_the_model(made: Made) -> None:
-    found = inspect_model(made.file("two", "float32"))
+    schemes = ["float32", "int8_io_int8"]
+    for found in (inspect_model(made.file("two", scheme)) for scheme in schemes):
+        assert [spec.name for spec in found.inputs] == ["second", "first"]
+        assert [spec.name for spec in found.outputs] == ["Identity", "Identity_1"]
+        assert [spec.shape for spec in found.outputs] == [(1, 3), (1, 2)]
+    assert follows(made, "two", schemes) == dict.fromkeys(schemes)
 
-    assert [spec.name for spec in found.inputs] == ["second", "first"]
-    assert [spec.shape for spec in found.outputs] == [(1, 3), (1, 2)]
-    assert follows(made, "two", ["float32"]) == {"float32": None}
+
+@tensorflow
+@pytest.mark.parametrize("name", ["both_ways", "recurrent2"])
+def test_recurrent_layers_of_every_make_are_unrolled_and_quantized(made: Made, name: str) -> None:
+    assert inspect_model(made.file(name, "int8")).subgraphs[1:] == ()
+    assert follows(made, name, ["int8"]) == {"int8": None}
+
+
+@tensorflow
+def test_a_source_that_answers_no_number_is_told(made: Made) -> None:
+    assert any("do its weights hold NaN" in note for note in made.found["broken"]["notes"])
+
+
+@tensorflow
+def test_outputs_that_no_runtime_gives_are_refused_by_name(made: Made) -> None:
+    words = made.found["complex"]["failures"]["float32"]
+
+    assert words.startswith("what TensorFlow makes of it can't run: tensor 'Identity' is of type complex64")
 
 
 @tensorflow

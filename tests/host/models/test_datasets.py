@@ -94,9 +94,11 @@ def test_one_unreadable_image_among_good_ones_is_an_error_that_names_it(tmp_path
 
 
 def test_pixels_without_preprocessing_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8, 1), np.uint8))
+    pixels = np.zeros((3, 8, 8, 1), np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    np.savez(tmp_path / "labelled.npz", x=pixels, y=np.arange(3))
 
-    for path in (photos(tmp_path / "photos", "a.png"), tmp_path / "x.npy"):
+    for path in (photos(tmp_path / "photos", "a.png"), tmp_path / "x.npy", tmp_path / "labelled.npz"):
         with pytest.raises(UsageError, match="say it with --preprocess"):
             Calibration.open(path).load(GRAY, None, limit=5)
 

@@ -100,6 +100,23 @@ def test_several_inputs_are_found_by_name_or_order(tmp_path: Path) -> None:
         assert (first[0, 0], second[0, 0]) == (1.0, 0.0)
 
 
+def test_labelled_data_serve_as_samples_too(tmp_path: Path) -> None:
+    row = TensorSpec(name="row", shape=(1, 2), dtype="float32")
+    np.savez(tmp_path / "labelled.npz", x=np.ones((3, 2), np.float32), y=np.arange(3))
+
+    ((first,), *_rest) = _load(tmp_path / "labelled.npz", row)
+
+    assert first.tolist() == [[1.0, 1.0]]
+
+
+def test_one_name_that_is_wrong_among_right_ones_is_refused(tmp_path: Path) -> None:
+    a, b = (TensorSpec(name=n, shape=(1, 2), dtype="float32") for n in "ab")
+    np.savez(tmp_path / "typo.npz", bb=np.zeros((3, 2), np.float32), a=np.ones((3, 2), np.float32))
+
+    with pytest.raises(DatasetError, match="holds bb, a; expected one array for each of a, b"):
+        _load(tmp_path / "typo.npz", a, b)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

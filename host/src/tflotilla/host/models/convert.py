@@ -136,7 +136,7 @@ def convert(request: ConversionRequest, on_progress: Callable[[str], None] | Non
                 failures[scheme] = f"on {fidelity_found.runtime or 'the runtime'}: {fidelity_found.reason}"
                 del files[scheme]
         if not files:
-            scheme, reason = next(iter(failures.items()))
+            scheme, reason = next((s, failures[s]) for s in request.schemes if s in failures)
             raise ConversionError(f"{request.source}: {scheme.value}: {reason}")
         delivered = tuple(_deliver(request, scheme, path, found[scheme]) for scheme, path in files.items())
     return ConversionReport(

@@ -280,7 +280,8 @@ def _holds_pixels(path: Path, specs: Sequence[TensorSpec]) -> bool:
     """Whether arrays of bytes are meant for an input of real numbers."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
+        names = [] if isinstance(loaded, np.ndarray) else samples.inputs_among(loaded.files, len(specs))
+        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in names]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return False  # whoever loads it says what is wrong
     bytes_only = all(array.dtype == np.uint8 for array in arrays)

@@ -140,6 +140,10 @@ def _write_reference(
         return str(error)
     if any(output.dtype.kind not in "fiub" or not output.size for answer in answers for output in answer):
         return "its outputs are not numbers, or none on these inputs"
+    if any(
+        not np.isfinite(np.concatenate(list(map(np.ravel, outputs)))).any() for outputs in zip(*answers, strict=True)
+    ):
+        return "the source itself answers no finite number on any sample; do its weights hold NaN or infinity?"
     if any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(answers[0], again, strict=True)):
         return "it gives another answer each time"
     path.write_bytes(goldens.save(goldens.GoldenVectors(inputs=tuple(asked), outputs=tuple(answers))))
@@ -191,16 +195,20 @@ class _Maker:
         left = inspect_bytes(made, scheme.value)
         if not left.integer_only:
             raise ConversionError(_stayed_float(left))
-        return made
+        return _with_names(made, found)
 
     def _accepted(self, scheme: QuantizationScheme) -> bytes:
         """Try settings until the target runtime's table accepts the file. Raises ConversionError with its reason."""
         verdict = None
         for settings in _SETTINGS:
             made = self._convert(scheme, settings)
+            try:
+                found = inspect_bytes(made, scheme.value)
+            except ModelError as error:
+                reason = str(error).removeprefix(f"{scheme.value}: corrupt TFLite file: ")
+                raise ConversionError(f"what TensorFlow makes of it can't run: {reason}") from error
             if self._offer is None:
                 return made
-            found = inspect_bytes(made, scheme.value)
             verdict = compatibility.check_runtime(found.requirements, self._offer)
             if verdict.ok:
                 return made
@@ -238,6 +246,18 @@ class _Maker:
             yield [np.ascontiguousarray(tensor) for tensor in sample]
 
 
+def _with_names(data: bytes, named: ModelInspection) -> bytes:
+    """Give the edges the names they have in `named`: without its QUANTIZE an input would have that operator's."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    graph = model.subgraphs[0]
+    for indices, specs in ((graph.inputs, named.inputs), (graph.outputs, named.outputs)):
+        for index, spec in zip(indices, specs, strict=True):
+            graph.tensors[index].name = spec.name.encode()
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def _stayed_float(found: ModelInspection) -> str:
     ops = ", ".join(f"{name} ({count})" for name, count in found.float_ops) or "an operator at its edges"
     return f"{ops} can't be quantized and would stay float; scheme int8 keeps float where it must"
@@ -249,6 +269,11 @@ def _explain(error: Exception) -> str:
     needed = sorted({op.strip() for found in _NEEDED_OPS.findall(text) for op in found.split(",") if op.strip()})
     if needed:
         return f"TFLite has no operator for {', '.join(needed)}"
+    if "TensorListReserve" in text:
+        return (
+            "a loop over time steps (LSTM, GRU) was saved for batches of any size, and TFLite needs one; "
+            "convert the Keras model itself (.keras or .h5)"
+        )
     refused = sorted(set(_UNQUANTIZABLE.findall(text)))
     if refused:
         return f"{', '.join(refused)} can't be quantized"

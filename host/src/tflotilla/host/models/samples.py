@@ -2,7 +2,8 @@
 
     folder of images, or one image     through the bundle's own preprocessing
     .npy                               (N, …) samples of the model's one input
-    .npz                               one such array per input, under the input's name (or in the model's order)
+    .npz                               one such array per input, under the input's name (or in the model's order);
+                                       or x and y as `evaluate` takes them: x
 
 Arrays of uint8 for a model that takes images are pixels; arrays in the input's own dtype are taken as they are; floats
 are real, already preprocessed numbers. What it does NOT do: need labels.
@@ -37,6 +38,8 @@ _SEED = 20240229
 _PATCHES = 8
 _FINE_NOISE = 0.15
 _IMAGE_DIMENSIONS = 4
+#: What `evaluate` takes; here its labels are not needed.
+_LABELLED = {"x", "y"}
 
 
 def load(
@@ -146,10 +149,17 @@ def _assign(data: Path, arrays: Mapping[str, NDArray[Any]], specs: Sequence[Tens
             raise DatasetError(f"{data}: {name} is a single number, not an array of samples")
     if all(spec.name in arrays for spec in specs):
         return [arrays[spec.name] for spec in specs]
-    if len(arrays) != len(specs):
+    given = inputs_among(list(arrays), len(specs))
+    if len(given) != len(specs) or any(spec.name in arrays for spec in specs):
+        # By order only where no name is known: some names right and some wrong would feed inputs with each other's.
         wanted = ", ".join(spec.name for spec in specs)
         raise DatasetError(f"{data}: holds {', '.join(arrays) or 'nothing'}; expected one array for each of {wanted}")
-    return list(arrays.values())
+    return [arrays[name] for name in given]
+
+
+def inputs_among(names: Sequence[str], count: int) -> list[str]:
+    """Return which arrays of a .npz are inputs of a model that has `count`: labels beside them are none."""
+    return ["x"] if count == 1 and set(names) == _LABELLED else list(names)
 
 
 def _sample(

@@ -23,6 +23,8 @@ KERAS_2, KERAS_3 = "tf_keras", "keras"
 #: Longer loops stay loops: unrolled, they'd make a file of thousands of operators.
 _UNROLLED_STEPS = 64
 _REASON_LENGTH = 240
+#: Keras 2 chooses between a loop and a kernel of its own when the layer is made, and then asks `unroll` no more.
+_KERNEL_CHOICE = "_could_use_gpu_kernel"
 
 
 def load_with(path: Path, libraries: Sequence[str], options: SourceOptions, *, suffix: str) -> FrozenFunction:
@@ -116,12 +118,21 @@ def _make_traceable(model: Any) -> bool:  # noqa: ANN401 - Keras has no types
     can't become a constant. A `while` loop can't be quantized (the converter crashes on it).
     """
     unrolled = False
-    for layer in model._flatten_layers():  # noqa: SLF001 - the one way to reach cells and nested models alike
+    layers = list(model._flatten_layers())  # noqa: SLF001 - the one way to reach cells and nested models alike
+    # The halves of a Bidirectional see what it sees, and know no input of their own.
+    whole = {
+        id(half): layer
+        for layer in layers
+        for half in (getattr(layer, "forward_layer", None), getattr(layer, "backward_layer", None))
+    }
+    for layer in layers:
         for attribute in ("dropout", "recurrent_dropout"):
             if hasattr(layer, "state_size") and isinstance(getattr(layer, attribute, None), float):
                 _set(layer, attribute, 0.0)
-        if hasattr(layer, "unroll") and not layer.unroll and _steps(layer) <= _UNROLLED_STEPS:
+        if hasattr(layer, "unroll") and not layer.unroll and _steps(whole.get(id(layer), layer)) <= _UNROLLED_STEPS:
             layer.unroll = unrolled = True
+            if hasattr(layer, _KERNEL_CHOICE):
+                setattr(layer, _KERNEL_CHOICE, False)
     return unrolled
 
 
