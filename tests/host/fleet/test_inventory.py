@@ -116,6 +116,12 @@ def test_facts_are_remembered_until_the_board_is_removed(fleet: Fleet) -> None:
 
     assert fleet.facts("pi-1") is None
 
+    # A full disk, a file where the folder is to be: no reason for a command to fail.
+    (fleet.state / "facts").rmdir()
+    (fleet.state / "facts").touch()
+    fleet.save_facts("pi-1", facts)
+    assert fleet.facts("pi-1") is None
+
 
 def test_a_signing_key_becomes_the_signer_whom_the_boards_trust(tmp_path: Path) -> None:
     key = real_sshd.generate_key(tmp_path / "key")

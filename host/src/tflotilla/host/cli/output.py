@@ -20,9 +20,10 @@ from tflotilla.shared.contract.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
-_PIPED_WIDTH = 200
+#: Beyond every table: what is piped is never cut short, and a narrow column never gives way to a long error.
+_PIPED_WIDTH = 10_000
 
 
 @functools.cache
@@ -70,7 +71,8 @@ def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     fancy = console().is_terminal
     table = Table(title=title if fancy else None, box=box.SIMPLE_HEAD if fancy else None, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=not fancy)
+        justify: JustifyMethod = "right" if column in right else "left"
+        table.add_column(column, justify=justify, no_wrap=not fancy, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)

@@ -263,7 +263,11 @@ class Fleet:
         line = f'{self.name} namespaces="{SIGNATURE_NAMESPACE}" {public[0]} {public[1]}\n'
         path = self.state / "allowed_signers"
         if not path.exists() or path.read_text() != line:
-            _replace(path, line.encode())
+            try:
+                _replace(path, line.encode())
+            except OSError as error:
+                message = f"{path}: can't be written ({error.strerror or error})"
+                raise ConfigError(message) from error
         return path
 
     def facts(self, name: str) -> BoardFacts | None:
@@ -278,8 +282,9 @@ class Fleet:
         return None
 
     def save_facts(self, name: str, facts: BoardFacts) -> None:
-        """Remember what a board says about itself."""
-        _replace(self.state / "facts" / f"{name}.json", codec.canonical_json(facts) + b"\n")
+        """Remember what a board says about itself, where that can be written: it is asked again each time anyway."""
+        with contextlib.suppress(OSError):
+            _replace(self.state / "facts" / f"{name}.json", codec.canonical_json(facts) + b"\n")
 
     def add(self, name: str, entry: BoardEntry, known_host: str) -> Fleet:
         """Append a board and pin its host key (a line of known_hosts without comment); return the changed fleet.
