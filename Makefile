@@ -25,8 +25,8 @@ $(READY): requirements/workspace.txt shared/pyproject.toml device/pyproject.toml
 demo: setup ## the whole story on this machine, in under two minutes (ARGS="--keep" leaves it running)
 	@$(BIN)/tflotilla demo $(ARGS)
 
-test: setup ## every test that this machine can run, and the device's once more from its wheels
-	@$(BIN)/python -m pytest -n 3 --dist loadscope $(ARGS)
+test: setup ## every test that this machine can run; the device's from its wheels, as a board has it
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --ignore tests/device $(ARGS)
 	@sh tools/test_device.sh $(BIN)
 
 check: setup ## formatting, lint, types, architecture

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the device's and the shared tests once more as a board would see them: from built wheels, without TensorFlow.
+# Run the device's and the shared tests as a board would see them: from built wheels, without TensorFlow.
 #   tools/test_device.sh VENV_BIN
 # Once with the workspace's Python and both runtimes, and once with Python 3.13 and LiteRT when an interpreter is there.
 set -eu
@@ -20,7 +20,7 @@ build() {
     mkdir "$work/tree"
     cp -R "$root/tests" "$work/tree/tests"
     rm -rf "$work/tree/tests/host" "$work/tree/tests/end_to_end"
-    cp "$root/pyproject.toml" "$work/tree/"
+    cp -R "$root/pyproject.toml" "$root/docs" "$work/tree/"
 }
 
 run() {
@@ -35,7 +35,7 @@ run() {
         cd "$work/tree"
         unset VIRTUAL_ENV PYTHONPATH
         TFLOTILLA_CATALOGUE="${TFLOTILLA_CATALOGUE:-$root/../shared/data}" \
-            "$work/venv/bin/python" -m pytest tests/shared tests/device -n 2
+            "$work/venv/bin/python" -m pytest tests/shared tests/device -n 3 --dist loadscope
     )
 }
 
