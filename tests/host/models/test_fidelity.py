@@ -110,3 +110,14 @@ def test_a_real_runtime_says_which_file_follows_and_why_another_does_not(tmp_pat
     assert "does not follow" in str(found[DYNAMIC].reason)
     assert "FULLY_CONNECTED" in str(found[FLOAT32].reason)
     assert "\n" not in str(found[FLOAT32].reason)
+
+
+def test_a_file_that_does_not_end_is_given_up_and_named(tmp_path: Path) -> None:
+    files = {INT8: tmp_path / "tiny_classifier.tflite"}
+    files[INT8].write_bytes(models_made.read("tiny_classifier"))
+
+    # Nothing starts in so short a time: whatever the file is, it is not done.
+    found = fidelity.measure(files, _reference(tmp_path), "ai-edge-litert", timeout_s=0.001)
+
+    assert found[INT8].reason == "ai-edge-litert on the converted file: gave up after 0.001 s"
+    assert found[INT8].runtime is None

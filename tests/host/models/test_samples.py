@@ -168,7 +168,10 @@ def test_images_without_preprocessing_are_refused(tmp_path: Path) -> None:
 
 
 def test_text_inputs_and_no_inputs_are_refused() -> None:
+    words = (TensorSpec(name="words", shape=(1,), dtype="string"),)
     with pytest.raises(ModelError, match="holds text"):
-        samples.load(None, (TensorSpec(name="words", shape=(1,), dtype="string"),), None, limit=1)
+        samples.load(None, words, None, limit=1)
+    with pytest.raises(ModelError, match="holds text"):
+        samples.noise(words, None, count=1)
     with pytest.raises(ModelError, match="no input"):
         samples.load(None, (), None, limit=1)

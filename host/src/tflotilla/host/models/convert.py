@@ -130,10 +130,13 @@ def convert(request: ConversionRequest, on_progress: Callable[[str], None] | Non
         files = {s: path for s in request.schemes if (path := Path(folder) / f"{s.value}.tflite").exists()}
         say("running the files")
         notes = list(made["notes"])
-        found = _follow(request, files, Path(folder) / quantize.REFERENCE, notes)
+        reference = Path(folder) / quantize.REFERENCE
+        limit_s = fidelity.LOOPING_TIMEOUT_S if made["loops"] else fidelity.TIMEOUT_S
+        found = _follow(request, files, reference, notes, limit_s)
         for scheme, fidelity_found in found.items():
             if fidelity_found.reason is not None:
-                failures[scheme] = f"on {fidelity_found.runtime or 'the runtime'}: {fidelity_found.reason}"
+                where = "" if fidelity_found.runtime is None else f"on {fidelity_found.runtime}: "
+                failures[scheme] = where + fidelity_found.reason
                 del files[scheme]
         if not files:
             scheme, reason = next((s, failures[s]) for s in request.schemes if s in failures)
@@ -243,7 +246,11 @@ def _arguments(
 
 
 def _follow(
-    request: ConversionRequest, files: Mapping[QuantizationScheme, Path], reference: Path, notes: list[str]
+    request: ConversionRequest,
+    files: Mapping[QuantizationScheme, Path],
+    reference: Path,
+    notes: list[str],
+    limit_s: float,
 ) -> dict[QuantizationScheme, fidelity.Fidelity]:
     """Run the files on the target runtime, or on the best one here; nothing compared is said, never an error."""
     unknown = {scheme: fidelity.Fidelity(runtime=None, sqnr_db=None) for scheme in files}
@@ -252,7 +259,7 @@ def _follow(
     wanted = [request.target.name] if request.target is not None else []
     for name in dict.fromkeys([*wanted, *_TRIED]):
         try:
-            found = fidelity.measure(files, reference, name)
+            found = fidelity.measure(files, reference, name, timeout_s=limit_s)
         except BoardError as error:
             if name in wanted:
                 notes.append(f"not tried on {request.target}: {error}")

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 _LEAST_DB = {QuantizationScheme.FLOAT32: 30.0, QuantizationScheme.FLOAT16: 10.0}
 _LEAST_QUANTIZED_DB = 1.0
 _BEST_DB = 200.0
-_TIMEOUT_S = 600.0
+TIMEOUT_S = 600.0
+#: For models that loop until a value says so: quantized, that value may never be reached.
+LOOPING_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,27 +53,27 @@ class Fidelity:
 
 
 def measure(
-    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str
+    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str, *, timeout_s: float = TIMEOUT_S
 ) -> dict[QuantizationScheme, Fidelity]:
-    """Run every file on one runtime, in one child; again one by one when a file crashes it.
+    """Run every file on one runtime, in one child; again one by one when a file crashes it or takes too long.
 
     Raises:
         BoardError: the runtime isn't installed here.
 
     """
     try:
-        return _measure(files, reference, runtime)
+        return _measure(files, reference, runtime, timeout_s)
     except ModelError as error:
         if len(files) == 1:
             return dict.fromkeys(files, Fidelity(runtime=None, sqnr_db=None, reason=str(error)))
     found: dict[QuantizationScheme, Fidelity] = {}
     for scheme, path in files.items():
-        found |= measure({scheme: path}, reference, runtime)
+        found |= measure({scheme: path}, reference, runtime, timeout_s=timeout_s)
     return found
 
 
 def _measure(
-    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str
+    files: Mapping[QuantizationScheme, Path], reference: Path, runtime: str, timeout_s: float
 ) -> dict[QuantizationScheme, Fidelity]:
     arguments = {
         "files": {scheme.value: str(path) for scheme, path in files.items()},
@@ -82,7 +84,7 @@ def _measure(
         "tflotilla.host.models.fidelity:run_here",
         arguments,
         doing=f"{runtime} on the converted file",
-        timeout_s=_TIMEOUT_S * len(files),
+        timeout_s=timeout_s * len(files),
     )
     return {QuantizationScheme(scheme): codec.decode(Fidelity, entry, "fidelity") for scheme, entry in answer.items()}
 

@@ -112,6 +112,7 @@ def run(
         "inputs": codec.encode(model.inputs),
         "outputs": list(model.output_names),
         "notes": notes,
+        "loops": model.loops,
         "failures": failures,
         "preprocessing": codec.encode(chosen),
     }

@@ -54,9 +54,7 @@ def load(
     """
     if not specs:
         raise ModelError("the model has no input, so there is nothing to verify on a board")
-    for spec in specs:
-        if spec.dtype == "string":
-            raise ModelError(f"input {spec.name!r} holds text; the agent feeds numbers and images only")
+    _refuse_text(specs)
     if data is None:
         return noise(specs, preprocessing, count=limit)
     if data.suffix == ".npy":
@@ -73,7 +71,13 @@ def load(
 
 
 def noise(specs: Sequence[TensorSpec], preprocessing: Preprocessing | None, *, count: int) -> tuple[Inputs, ...]:
-    """Return seeded inputs, the same on every machine: random pictures for images, the whole range for the rest."""
+    """Return seeded inputs, the same on every machine: random pictures for images, the whole range for the rest.
+
+    Raises:
+        ModelError: an input takes texts.
+
+    """
+    _refuse_text(specs)
     generator = np.random.Generator(np.random.PCG64(_SEED))
     # Pictures go into a model's one input; how further inputs are fed, no preprocessing says.
     preparers = [Preprocessor(preprocessing, spec) if preprocessing and len(specs) == 1 else None for spec in specs]
@@ -81,6 +85,12 @@ def noise(specs: Sequence[TensorSpec], preprocessing: Preprocessing | None, *, c
         tuple(_noise(spec, prepare, generator) for spec, prepare in zip(specs, preparers, strict=True))
         for _ in range(count)
     )
+
+
+def _refuse_text(specs: Sequence[TensorSpec]) -> None:
+    for spec in specs:
+        if spec.dtype == "string":
+            raise ModelError(f"input {spec.name!r} holds text; the agent feeds numbers and images only")
 
 
 def _noise(spec: TensorSpec, prepare: Preprocessor | None, generator: np.random.Generator) -> NDArray[Any]:
