@@ -326,6 +326,24 @@ def test_a_report_too_large_for_the_broker_is_dropped_and_counted(desk: Desk) ->
     at(desk, story)
 
 
+def test_reports_that_come_too_fast_are_lost_aloud(desk: Desk) -> None:
+    large = b'{"detail":{},"kind":"test","level":"info","message":"' + b"x" * 100_000 + b'"}'
+
+    async def story() -> None:
+        assert desk.courier.losing is None
+        for _ in range(100):
+            desk.courier.report("event", large, bundle=None)
+        lost = desk.outbox.dropped
+        assert lost
+        await desk.until(lambda: desk.courier.losing is not None)
+
+        assert desk.troubles == [f"more reports come than can be kept and delivered: {lost} are lost so far"]
+        desk.pass_time(60)
+        assert desk.courier.losing is None
+
+    at(desk, story)
+
+
 def test_the_last_deployment_is_retained_again_for_a_broker_that_forgot_it(desk: Desk) -> None:
     topic = "tflotilla/t/pi-1/deployment"
 

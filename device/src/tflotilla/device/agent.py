@@ -328,7 +328,7 @@ class Agent:
         keeper, inference = self._keeper, self._settings.inference
         requested = inference.delegate.library if inference.delegate else None
         ready = keeper.ready
-        problems = (self._mistake, keeper.problem, self._courier.problem, self._outbox.problem)
+        problems = (self._mistake, keeper.problem, self._courier.problem, self._outbox.problem, self._courier.losing)
         return State(
             agent_version=__version__,
             facts=self._current_facts(),

@@ -38,6 +38,8 @@ COMMIT_ALONE_S = 0.05
 _TIDY_S = 5.0
 #: A denied channel is tried again after so long, then twice that, …: mosquitto hangs up after each denial.
 DENIED_S = 30.0
+#: So long after a report was lost the state still says so: losses come in bursts.
+_LOSING_FOR_S = 30.0
 _DENIED_LIMIT_S = 3600.0
 #: A collector that acknowledged nothing for so long gets the oldest rows again, one window of them.
 SILENCE_S = 30.0
@@ -87,9 +89,18 @@ class Courier:
         self._sent: deque[tuple[float, int]] = deque(maxlen=256)
         self._repeated: tuple[float, int] = (0.0, 0)
         self._told: set[str] = set()
+        self._dropped = outbox.dropped
+        self._losing_until = float("-inf")
         #: The last retained report, and whether it is to be published once more after a reconnect.
         self._last_retained: Publication | None = None
         self._owes = False
+
+    @property
+    def losing(self) -> str | None:
+        """What is being lost, until some time after the last loss; None when nothing is."""
+        if self._clock() >= self._losing_until:
+            return None
+        return f"more reports come than can be kept and delivered: {self._outbox.dropped} are lost so far"
 
     def attach(self, transport: Transport) -> None:
         """Take the transport and start it."""
@@ -291,6 +302,16 @@ class Courier:
             self._commit_at = self._clock() + COMMIT_CONNECTED_S
         if self._outbox.problem is not None and self._outbox.problem != before:
             self._on_trouble(self._outbox.problem)
+        self._notice_losses()
+
+    def _notice_losses(self) -> None:
+        if self._outbox.dropped <= self._dropped:
+            return
+        self._dropped = self._outbox.dropped
+        new = self.losing is None
+        self._losing_until = self._clock() + _LOSING_FOR_S
+        if new and self.losing is not None:
+            self._on_trouble(self.losing)
 
     async def _commit(self) -> None:
         plan = self._outbox.plan()
