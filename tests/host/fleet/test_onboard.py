@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -264,6 +265,21 @@ def test_a_board_without_systemd_gets_one_line_of_cron_beside_its_own(tmp_path: 
 
     assert purged.returncode == 0, purged.stderr
     assert shell.tab.read_text() == "5 * * * * mine\n"
+    assert not home.exists()
+
+
+def test_an_agent_that_can_t_be_stopped_is_killed_before_it_is_removed(tmp_path: Path) -> None:
+    """Its environment may be broken: then its own launcher can't run to stop it."""
+    shell = _Shell(tmp_path, tmp_path / "home")
+    home = shell.agent()
+    (home / layout.LAUNCHER).write_text("#!/bin/sh\necho environment is missing >&2\nexit 7\n")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "tflotilla"]) as guard:
+        (home / layout.GUARD_PID).write_text(f"{guard.pid}\n")
+
+        purged = shell.run(service.purge("user"))
+
+        assert purged.returncode == 0, purged.stderr
+        assert guard.wait(30) == -signal.SIGKILL
     assert not home.exists()
 
 

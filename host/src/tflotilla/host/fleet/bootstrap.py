@@ -237,7 +237,7 @@ def launcher(home: str, python: str) -> bytes:
 #!/bin/sh
 # Runs tflotilla's agent in the environment in use; written by `tflotilla board bootstrap`.
 home={shlex.quote(home)}
-cd "$home/{layout.ENVIRONMENT}" && environment=$(pwd -P) || {{
+cd "$home/{layout.ENVIRONMENT}" 2>/dev/null && environment=$(pwd -P) || {{
     echo "tflotilla-agent: $home/{layout.ENVIRONMENT} is missing; run 'tflotilla board bootstrap' again" >&2
     exit {BoardError.exit_code}
 }}

@@ -54,7 +54,12 @@ for h in {homes}; do
         systemctl disable --now --quiet {layout.SYSTEMD_UNIT}
         rm -f {_UNIT_PATH} && systemctl daemon-reload
     fi
-    if [ -x "$h/{layout.LAUNCHER}" ]; then "$h/{layout.LAUNCHER}" stop >/dev/null || exit 1; fi
+    if [ -x "$h/{layout.LAUNCHER}" ] && ! "$h/{layout.LAUNCHER}" stop >/dev/null 2>&1; then
+        # Its environment is broken, or it hangs. The agent dies with its guard, and the worker with the agent.
+        for f in {layout.GUARD_PID} {layout.PID}; do
+            p=$(cat "$h/$f" 2>/dev/null) && grep -qa tflotilla "/proc/$p/cmdline" 2>/dev/null && kill -9 "$p"
+        done
+    fi
     rm -rf "$h" || exit 1
 done
 if {_OUR_CRON} && crontab -l 2>/dev/null | grep -qF {shlex.quote(_CRON_MARK)}; then
