@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests import catalogue
 from tflotilla.host.models import sources
-from tflotilla.host.models.sources import graph_code, keras_code, shapes
+from tflotilla.host.models.sources import graph_code, keras_code, keras_models, shapes
 from tflotilla.shared.contract.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -205,3 +206,15 @@ def test_a_node_given_by_the_end_of_its_name_is_proposed() -> None:
     words = shapes.propose("softmax", ["net/Conv", "net/Predictions/Softmax"])
 
     assert words == "did you mean 'net/Predictions/Softmax'?"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Unknown layer: 'mine>Scale'. Please ensure …", r"save it as a SavedModel .* convert that: Unknown layer"),
+        ("Could not locate class 'S'. Make sure …", r"needs a class that the file does not hold"),
+        ("bad marshal data", r"damaged or of another version: bad marshal data"),
+    ],
+)
+def test_what_keras_can_not_load_is_told_with_what_to_do(reason: str, words: str) -> None:
+    assert re.search(words, keras_models.explain(reason))

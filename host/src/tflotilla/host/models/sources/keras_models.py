@@ -23,6 +23,7 @@ KERAS_2, KERAS_3 = "tf_keras", "keras"
 #: Longer loops stay loops: unrolled, they'd make a file of thousands of operators.
 _UNROLLED_STEPS = 64
 _REASON_LENGTH = 240
+_UNKNOWN_CLASS = ("Could not locate class", "Unknown layer", "could not be deserialized properly")
 #: Keras 2 chooses between a loop and a kernel of its own when the layer is made, and then asks `unroll` no more.
 _KERNEL_CHOICE = "_could_use_gpu_kernel"
 
@@ -58,7 +59,17 @@ def _load(path: Path, file: Path, libraries: Sequence[str], options: SourceOptio
         if failures:
             notes.append(f"{libraries[0]} could not: {failures[0]}")
         return model, notes
-    raise ModelError(f"{path}: Keras can't load it, damaged or of another version: {failures[0]}")
+    raise ModelError(f"{path}: {explain(failures[0])}")
+
+
+def explain(reason: str) -> str:
+    """Say what to do about Keras's reason for not loading a file. Pure."""
+    if any(words in reason for words in _UNKNOWN_CLASS):
+        return (
+            "it needs a class that the file does not hold; save it as a SavedModel where that class is known "
+            f"(`model.export(folder)`) and convert that: {reason}"
+        )
+    return f"Keras can't load it, damaged or of another version: {reason}"
 
 
 def _freeze(model: Any, notes: list[str], options: SourceOptions) -> FrozenFunction:  # noqa: ANN401 - Keras has no types

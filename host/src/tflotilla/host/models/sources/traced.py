@@ -38,7 +38,10 @@ class FrozenFunction:
         try:
             self._function = convert_variables_to_constants_v2(function, lower_control_flow=False)
         except (ValueError, tf.errors.OpError) as error:
-            raise ConversionError(f"its variables can't be frozen: {_first_line(error)}") from error
+            reason = _first_line(error)
+            if "AssignVariableOp" in reason or "AssignAddVariableOp" in reason:
+                reason = "inferring changes them (a stateful layer, a counter); make the state an input and an output"
+            raise ConversionError(f"its variables can't be frozen: {reason}") from error
         # An unfrozen function converts to a file without weights that loads and runs (and answers nonsense).
         if any(tensor.dtype == tf.resource for tensor in self._function.inputs):
             raise ConversionError("some of its variables can't be frozen into the model")
