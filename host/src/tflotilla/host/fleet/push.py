@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tflotilla.host.bundles import signing
 from tflotilla.host.fleet import pool, sessions, ssh
 from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
 from tflotilla.host.models import compatibility
-from tflotilla.shared import ssh_signatures
 from tflotilla.shared.contract import errors
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import (
@@ -30,7 +30,6 @@ from tflotilla.shared.contract.errors import (
     UnreachableError,
     VerificationError,
 )
-from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE
 from tflotilla.shared.contract.messages import ServedBundle, State
 
 if TYPE_CHECKING:
@@ -169,12 +168,7 @@ def verify(fleet: Fleet, bundle: Bundle) -> str:
         message = f"{bundle.path} is not signed; `tflotilla bundle create --key` signs"
         raise VerificationError(message)
     try:
-        signer = ssh_signatures.verify(
-            bundle.manifest_bytes,
-            bundle.signature,
-            allowed_signers=fleet.allowed_signers(),
-            namespace=SIGNATURE_NAMESPACE,
-        )
+        signer = signing.verify(bundle.manifest_bytes, bundle.signature, allowed_signers=fleet.allowed_signers())
     except VerificationError as error:
         message = f"{bundle.path}: {error}"
         raise VerificationError(message) from error
