@@ -166,3 +166,29 @@ def test_a_call_closes_nothing_that_is_not_its_own() -> None:
         other.join()
 
     assert robbed == []
+
+
+def wait_for_ever() -> NoReturn:
+    child.report_progress("waiting")
+    while True:
+        signal.pause()
+
+
+def test_children_that_other_threads_wait_for_can_be_ended() -> None:
+    waits = threading.Event()
+    ended: list[ModelError] = []
+
+    def ask() -> None:
+        try:
+            child.call(f"{HERE}:wait_for_ever", {}, on_progress=lambda _text: waits.set())
+        except ModelError as error:
+            ended.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert waits.wait(60)
+
+    child.end_all()
+
+    asking.join(60)
+    assert "SIGKILL" in str(ended[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,9 +35,6 @@ def demo(
 
     Exit codes: 0 everything went as it must, 11 a lab of that name is up, else the class of what went wrong.
     """
-    import shutil
-    import tempfile
-
     from tflotilla.host.lab.stage import Stage
 
     if json_file is not None:
@@ -45,30 +45,31 @@ def demo(
     stage.say("From a trained model to boards that report, on this machine.", style="bold")
     from tflotilla.host.lab.story import Story
 
-    folder = Path(tempfile.mkdtemp(prefix="tflotilla-demo-"))
-    told = False
-    try:
-        with Story(stage, folder=folder, name=name, broker=broker, keep=keep) as story:
-            story.tell()
-            story.facts["seconds"] = stage.elapsed_s
-            told = True
-        stage.summary(story.summary())
-        if json_file is not None:
-            output.write_json(json_file, story.facts)
-        if keep:
-            stage.commands(
-                "The lab is still up. Try:",
-                (
-                    f"export TFLOTILLA_FLEET={story.fleet_file}",
-                    "tflotilla status all",
-                    "tflotilla watch",
-                    f"tflotilla benchmark {name}-1 --threads 1,2",
-                    f"tflotilla inspect {story.first_bundle}",
-                    f"tflotilla deploy {story.second_bundle} all",
-                    "tflotilla rollback all",
-                    f"tflotilla lab down {name}",
-                ),
-            )
-    finally:
-        if not (keep and told):
-            shutil.rmtree(folder, ignore_errors=True)
+    with Story(stage, name=name, broker=broker, keep=keep) as story:
+        story.tell()
+        story.facts["seconds"] = stage.elapsed_s
+    stage.summary(story.summary())
+    if json_file is not None:
+        output.write_json(json_file, story.facts)
+    if keep:
+        stage.commands(
+            "The lab is still up. Try:",
+            (
+                *_activation(),
+                f"export TFLOTILLA_FLEET={shlex.quote(str(story.fleet_file))}",
+                "tflotilla status all",
+                "tflotilla watch",
+                f"tflotilla benchmark {name}-1 --threads 1,2",
+                f"tflotilla inspect {shlex.quote(str(story.first_bundle))}",
+                f"tflotilla deploy {shlex.quote(str(story.second_bundle))} all",
+                "tflotilla rollback all",
+                f"tflotilla lab down {name}",
+            ),
+        )
+
+
+def _activation() -> tuple[str, ...]:
+    """Return what makes `tflotilla` a command of the user's shell, when it is none: `make demo` needs no activation."""
+    if shutil.which("tflotilla") is not None:
+        return ()
+    return (f"export PATH={shlex.quote(str(Path(sys.prefix) / 'bin'))}:$PATH",)

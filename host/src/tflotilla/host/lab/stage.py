@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _FRAMES_PER_SECOND = 8
 _INDENT = (0, 0, 0, 2)
 _DETAIL_INDENT = (0, 0, 0, 4)
 _ENDLESS = 1000
+#: What stands before the text of the moving line: spinner, bar, chapter and time.
+_BAR_WIDTH = 32
 
 
 class Stage:
@@ -144,19 +146,19 @@ class Stage:
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            # Last, and on one line: what changes in length must not move the rest.
-            TextColumn(
-                "{task.description}",
-                style="dim",
-                markup=False,
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
-            ),
+            # Last: what changes in length must not move the rest.
+            TextColumn("{task.description}", style="dim", markup=False),
             console=self.console,
             transient=True,
         )
         with progress:
-            task = progress.add_task(text, total=self.chapters, completed=self._number)
-            yield lambda now: progress.update(task, description=now)
+            task = progress.add_task(self._short(text), total=self.chapters, completed=self._number)
+            yield lambda now: progress.update(task, description=self._short(now))
+
+    def _short(self, text: str) -> str:
+        """Cut a text to what is left of one line beside the bar."""
+        room = max(self.console.width - _BAR_WIDTH, 1)
+        return text if len(text) <= room else text[: room - 1] + "…"
 
     def watching(self, draw: Callable[[], Table], *, seconds: float, caption: str) -> None:
         """Show something live for a while, and leave its last picture standing."""

@@ -16,11 +16,13 @@ from tflotilla.host.fleet import bootstrap, pool, push
 from tflotilla.host.lab import bad_releases, crew, lab
 from tflotilla.host.lab.listener import Listener
 from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
+from tflotilla.host.models import child
 from tflotilla.shared.contract import digest, messages
 from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, VerificationError
 from tflotilla.shared.contract.manifest import MODEL
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from tflotilla.host.bundles.archive import Bundle
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 CHAPTERS = 9
 BrokerChoice = Literal["auto", "mosquitto", "embedded"]
 _WATCH_S = 5.0
+_ENDING_S = 0.05
 #: By what runs and what was asked for.
 _BROKERS = {
     ("mosquitto", "auto"): "the mosquitto that is installed here",
@@ -43,25 +46,33 @@ _BROKERS = {
 class Story:
     """The demo as a context manager: what it brought up goes down at its end, unless it is to be kept."""
 
-    def __init__(self, stage: Stage, *, folder: Path, name: str, broker: BrokerChoice, keep: bool) -> None:
+    def __init__(self, stage: Stage, *, name: str, broker: BrokerChoice, keep: bool) -> None:
         self.facts: dict[str, Any] = {}
         self._stage = stage
         stage.chapters = CHAPTERS
-        self._folder = folder
         self._name = name
         self._broker = broker
         self._keep = keep
         self._closing = ExitStack()
+        self._taking_down = ExitStack()
         self._background = ThreadPoolExecutor(max_workers=1)
+        self._made_meanwhile: tuple[Future[Bundle], ...] = ()
 
     def __enter__(self) -> Self:
         """Begin."""
         return self
 
-    def __exit__(self, *_details: object) -> None:
-        """Stop listening, and take the lab down unless it is to stay."""
-        self._background.shutdown(wait=False, cancel_futures=True)
-        self._closing.close()
+    def __exit__(self, kind: type[BaseException] | None, *_details: object) -> None:
+        """Stop listening, and take the lab down; a story that came to its end may leave it up."""
+        with self._taking_down:
+            if self._keep and kind is None:
+                self._taking_down.pop_all()
+            self._background.shutdown(wait=False, cancel_futures=True)
+            # Whoever interrupts the story does not wait for the second training.
+            while not all(made.done() for made in self._made_meanwhile):
+                child.end_all()
+                time.sleep(_ENDING_S)
+            self._closing.close()
 
     def tell(self) -> None:
         """Tell all chapters in order."""
@@ -80,13 +91,13 @@ class Story:
         facts = self.facts
         original, shipped = facts["variants"][0], facts["variants"][-1]
         bad = facts["bad_releases"]
-        heard = self._listener.tally
+        heard = facts["altogether"]
         lost = shipped["accuracy_lost"] * 100
         return (
             f"{original['size_bytes'] / shipped['size_bytes']:.1f} times smaller than float32, "
             + (f"{lost:.2f} points of accuracy lost" if lost > 0 else "no accuracy lost"),
             f"{len(self._names)} boards brought up from nothing but sshd and python3",
-            f"{heard.total:,} predictions over MQTT, {sum(heard.missing.values())} reports missing",
+            f"{heard['predictions']:,} predictions over MQTT, {heard['missing']} reports missing",
             f"{len(bad['tried'])} bad releases tried, {bad['by_a_bad_release']} predictions by them",
             f"one release forward, one back, in {self._stage.elapsed_s:.0f} s altogether",
         )
@@ -98,8 +109,10 @@ class Story:
         with stage.working("starting SSH servers and a broker"):
             started = time.monotonic()
             self._lab = lab.up(name=self._name, boards=crew.BOARDS, broker=self._broker, bound=not self._keep)
-            if not self._keep:
-                self._closing.callback(self._lab.down)
+            self._taking_down.callback(self._lab.down)
+            # In the lab's own folder: `lab down` takes it away, and after a crash the next lab of that name does.
+            self._folder = self._lab.folder / "story"
+            self._folder.mkdir()
         boards = self._lab.boards
         self._names = [board.name for board in boards]
         took_s = time.monotonic() - started
@@ -113,6 +126,7 @@ class Story:
         self.facts["lab"] = {
             "boards": [{"name": board.name, "host": board.host, "port": board.port} for board in boards],
             "broker": broker.kind,
+            "fleet": str(self.fleet_file) if self._keep else None,
             "seconds": took_s,
         }
 
@@ -175,6 +189,7 @@ class Story:
         # What the later chapters need is made while the boards are being prepared.
         self._future = self._background.submit(self._shop.future_release, self._trained, self._first)
         self._second = self._background.submit(self._shop.second_release)
+        self._made_meanwhile = (self._future, self._second)
         manifest = self._first.manifest
         goldens = manifest.goldens
         stage.good(
@@ -182,7 +197,7 @@ class Story:
             f"signed with an SSH key"
         )
         stage.good(
-            f"{goldens.count} golden vectors from {goldens.runtime}; a board must reproduce them within "
+            f"{goldens.count} golden vectors from {goldens.runtime}, for boards to reproduce within "
             f"{goldens.tolerance_lsb} LSB"
         )
         self.facts["bundle"] = {"digest": self._first.digest, "title": manifest.title, "goldens": goldens.count}
@@ -218,7 +233,7 @@ class Story:
             ],
             right=("sent",),
         )
-        stage.good("built here, pushed whole: the boards needed sshd and python3, no pip and no internet")
+        stage.good("built here and pushed whole: the boards needed no pip and no internet")
         if not self._shop.both_runtimes:
             stage.say("(tflite-runtime has no wheel for this Python, so every board runs LiteRT.)", style="dim")
         self.facts["boards"] = [
@@ -259,6 +274,8 @@ class Story:
         )
         self.facts["deployment"] = {
             "boards": {each.board: [status.state.value for status in each.statuses] for each in outcomes},
+            "bytes_sent": {each.board: each.bytes_sent for each in outcomes},
+            "seconds": {each.board: each.duration_s for each in outcomes},
             "bytes_when_present": again.bytes_sent,
         }
 
@@ -396,11 +413,8 @@ class Story:
             "accuracy": accuracy,
             "rolled_back_to": self._first.digest,
         }
-
-    @property
-    def lab_name(self) -> str:
-        """The lab's name, for `lab down`."""
-        return self._lab.name
+        whole = self._listener.tally
+        self.facts["altogether"] = {"predictions": whole.total, "missing": sum(whole.missing.values())}
 
     @property
     def fleet_file(self) -> Path:

@@ -43,6 +43,7 @@ _SET: Mapping[str, str] = {
     "ABSL_MIN_LOG_LEVEL": "3",
 }
 _LOG_TAIL_BYTES = 64 * 1024
+_running: set[subprocess.Popen[bytes]] = set()
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,6 +82,7 @@ def call(
                 env=environment(Path(home)),
                 start_new_session=True,
             )
+        _running.add(process)
         expired = threading.Event()
 
         def expire() -> None:
@@ -98,11 +100,18 @@ def call(
             timer.cancel()
             _kill(process)
             process.wait()
+            _running.discard(process)
         if answer is None:
             if expired.is_set():
                 raise ModelError(f"{doing}: gave up after {timeout_s:g} s")
             raise ModelError(f"{doing}: {_death(process.returncode, log_path)}")
     return _unpack(answer)
+
+
+def end_all() -> None:
+    """Kill the children of this process, whichever threads wait for them: each of those calls raises ModelError."""
+    for process in tuple(_running):
+        _kill(process)
 
 
 def environment(home: Path) -> dict[str, str]:
