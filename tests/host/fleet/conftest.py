@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +57,11 @@ def warm(board: real_sshd.Sshd, fleet: Fleet, cache: Path) -> real_sshd.Sshd:
     with (cache / "unpacking.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not unpacked.exists():
-            with tarfile.open(packages.archive) as members:
-                members.extractall(unpacked.with_suffix(".new"), filter="data")
-            unpacked.with_suffix(".new").rename(unpacked)
+            new = unpacked.with_suffix(".new")
+            new.mkdir(parents=True)
+            # Not tarfile: Debian 12's Python 3.11.2 has no extraction filters, and later ones want one.
+            subprocess.run(["tar", "-xf", str(packages.archive), "-C", str(new)], check=True)
+            new.rename(unpacked)
     there = board.home / layout.USER_HOME / layout.ENVIRONMENTS
     there.mkdir(parents=True)
     subprocess.run(["cp", "-al", str(unpacked), str(there)], check=True)
