@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tflotilla.device.installer import Observation
@@ -21,6 +21,9 @@ OLD_RUNTIME = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 NEW_RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
 _PACE = Pace(runs=100, all_runs=100, p50_ns=1_000_000, p90_ns=1_000_000, p99_ns=1_000_000)
 HEALTHY = Observation(results=100, errors=0, crashes=0, pace=_PACE, champion=_PACE)
+SLOWER = Observation(
+    results=100, errors=0, crashes=0, pace=replace(_PACE, p50_ns=50_000_000, p90_ns=50_000_000), champion=_PACE
+)
 CRASHING = Observation(results=3, errors=0, crashes=2, pace=None, champion=_PACE)
 
 

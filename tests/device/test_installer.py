@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, receive, trust
-from tests.device.fake_serving import CRASHING, NEW_RUNTIME, OLD_RUNTIME, FakeServing, probe_report
+from tests.device.fake_serving import CRASHING, NEW_RUNTIME, OLD_RUNTIME, SLOWER, FakeServing, probe_report
 from tflotilla.device.home import Home
 from tflotilla.device.installer import Installer
 from tflotilla.device.store import Store
@@ -161,6 +161,33 @@ def test_what_misbehaves_is_undone_by_itself(home: Home, one: MadeBundle, two: M
     assert (board.store.current(), board.store.previous()) == (one.digest, None)
     assert board.serving.serving == one.digest
     assert not home.journal.exists()
+
+
+def test_a_release_is_undone_for_being_slower_than_the_one_before_it(
+    home: Home, one: MadeBundle, two: MadeBundle
+) -> None:
+    install(home, one)
+    receive(home, two)
+    board = Board(home)
+    board.serving.observation = SLOWER
+
+    last = board.deploy(two)
+
+    assert board.chain == ["verifying", "probing", "switching", "confirming", "rolled_back"]
+    assert "p90 latency 50.00 ms against 1.00 ms" in last.detail
+
+
+def test_another_model_has_a_pace_of_its_own(home: Home, one: MadeBundle, signer: Signer, tmp_path: Path) -> None:
+    """A detector after a classifier is not a slow classifier."""
+    install(home, one)
+    detector = make_bundle(tmp_path / "detector", signer, name="detector")
+    receive(home, detector)
+    board = Board(home)
+    board.serving.observation = SLOWER
+
+    board.deploy(detector)
+
+    assert board.chain[-1] == "succeeded"
 
 
 def test_what_does_not_come_up_is_undone_by_itself(home: Home, one: MadeBundle, two: MadeBundle) -> None:

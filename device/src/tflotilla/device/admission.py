@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tflotilla.shared.ssh_signatures import verify
-
 from tflotilla.shared.contract import digest
 from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, VerificationError
 from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE, Manifest
+from tflotilla.shared.ssh_signatures import verify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from tflotilla.device import admission, choice, install
@@ -282,9 +283,17 @@ class Installer:
             await self._serving.serve(action.bundle, store.choice(action.bundle) if action.bundle else None)
             return install.Serves() if action.report else None
         else:
-            policy = store.manifest(action.candidate).health
-            return install.judge(await self._serving.observe(policy.confirm_window_s), policy)
+            return await self._observe(action.candidate)
         return None
+
+    async def _observe(self, candidate: str) -> install.Event:
+        promised = self._store.manifest(candidate)
+        seen = await self._serving.observe(promised.health.confirm_window_s)
+        before = self._store.previous()
+        if before is None or self._store.manifest(before).name != promised.name:
+            # Another model has a pace of its own: a detector is no slow classifier.
+            seen = replace(seen, champion=None)
+        return install.judge(seen, promised.health)
 
     def _verify(self, action: install.Verify) -> None:
         if action.kind == "deploy":
