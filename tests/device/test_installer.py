@@ -163,9 +163,7 @@ def test_what_misbehaves_is_undone_by_itself(home: Home, one: MadeBundle, two: M
     assert not home.journal.exists()
 
 
-def test_a_release_is_undone_for_being_slower_than_the_one_before_it(
-    home: Home, one: MadeBundle, two: MadeBundle
-) -> None:
+def test_a_slower_release_is_undone(home: Home, one: MadeBundle, two: MadeBundle) -> None:
     install(home, one)
     receive(home, two)
     board = Board(home)

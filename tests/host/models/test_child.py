@@ -192,3 +192,14 @@ def test_children_that_other_threads_wait_for_can_be_ended() -> None:
 
     asking.join(60)
     assert "SIGKILL" in str(ended[0])
+
+
+def address_of_a_function() -> int:
+    return id(os.stat)
+
+
+def test_addresses_are_the_same_each_time() -> None:
+    """What walks sets of pointers, as TensorFlow's quantizer does, makes the same of the same."""
+    found = {child.call(f"{HERE}:address_of_a_function", {}) for _ in range(3)}
+
+    assert len(found) == 1

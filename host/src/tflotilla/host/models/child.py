@@ -45,6 +45,9 @@ _SET: Mapping[str, str] = {
 _LOG_TAIL_BYTES = 64 * 1024
 _running: set[subprocess.Popen[bytes]] = set()
 _PR_SET_PDEATHSIG = 1
+# sys/personality.h
+_ADDR_NO_RANDOMIZE = 0x0040000
+_ASK_PERSONALITY = 0xFFFFFFFF
 
 
 def call(
@@ -193,6 +196,20 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _fix_addresses() -> None:
+    """Begin anew without address space randomization, once.
+
+    TensorFlow's quantizer walks sets of pointers: with random addresses the same LSTM comes out with or without a
+    SPLIT in float, one time in two. Where the kernel forbids it (some containers), conversion goes on as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        personality = ctypes.CDLL(None).personality
+        personality.argtypes = [ctypes.c_ulong]
+        now = personality(_ASK_PERSONALITY)
+        if now >= 0 and not now & _ADDR_NO_RANDOMIZE and personality(now | _ADDR_NO_RANDOMIZE) >= 0:
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, with what it was started with
+
+
 def _run(request: Mapping[str, Any]) -> dict[str, Any]:
     module, _, name = request["function"].partition(":")
     try:
@@ -211,6 +228,7 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Serve one request: arguments on stdin, progress and the answer on the descriptor named in argv."""
+    _fix_addresses()
     _die_with_parent()
     _Channel.descriptor = int(sys.argv[1])
     answer = _run(json.loads(sys.stdin.buffer.read()))
