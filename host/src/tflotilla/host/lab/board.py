@@ -24,7 +24,7 @@ import asyncssh
 
 from tflotilla.host.lab import outfit
 from tflotilla.host.lab.faults import Faults
-from tflotilla.host.lab.reaper import Children
+from tflotilla.host.lab.reaper import Children, end_of
 from tflotilla.host.lab.session import Session
 from tflotilla.shared.contract import codec
 
@@ -249,12 +249,7 @@ def run(spec: BoardSpec, ready: Callable[[int], None], lifeline: int | None) -> 
 
 
 async def _run(spec: BoardSpec, ready: Callable[[int], None], lifeline: int | None) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
+    stop = end_of(lifeline)
     board = Board(spec)
-    loop.add_signal_handler(signal.SIGHUP, board.obey_faults)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, board.obey_faults)
     await board.serve(ready, stop)

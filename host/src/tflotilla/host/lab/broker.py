@@ -12,7 +12,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tflotilla.host.lab import outfit
 from tflotilla.host.lab.processes import MARK
-from tflotilla.host.lab.reaper import Children
+from tflotilla.host.lab.reaper import Children, end_of
 from tflotilla.shared.contract.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -94,12 +93,7 @@ def keep(spec: BrokerSpec, ready: Callable[[int], None], lifeline: int | None) -
 
 
 async def _keep(spec: BrokerSpec, ready: Callable[[int], None], lifeline: int | None) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
+    stop = end_of(lifeline)
     if spec.kind == "embedded":
         from tflotilla.host.lab import embedded_broker
 

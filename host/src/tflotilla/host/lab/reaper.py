@@ -100,3 +100,14 @@ class Children:
                 processes.send(below, signal.SIGKILL)
             await asyncio.sleep(_POLL_S)
         self._reap()
+
+
+def end_of(lifeline: int | None) -> asyncio.Event:
+    """Return what is set by SIGTERM, SIGINT, or when whoever holds the other end of `lifeline` is gone."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)
+    return stop
