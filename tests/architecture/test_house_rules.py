@@ -23,7 +23,8 @@ DOORS = {
     "asyncssh": {"host/lab/board.py"},
     "amqtt": {"host/lab/broker.py", "host/lab/embedded_broker.py"},
     "tflite_runtime": {"shared/inference/runtimes/tflite_runtime.py"},
-    "ai_edge_litert": {"shared/inference/runtimes/litert.py"},
+    "ai_edge_litert": {"shared/inference/runtimes/litert.py", "host/models/flatbuffer.py"},
+    "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py"},
 }
 

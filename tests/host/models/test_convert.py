@@ -391,17 +391,6 @@ def test_bad_calibration_data_are_refused_before_tensorflow_is_loaded(tmp_path: 
     assert not (tmp_path / "o").exists()
 
 
-def test_a_file_that_can_not_be_written_whole_leaves_no_part(tmp_path: Path) -> None:
-    target = tmp_path / "model.tflite"
-    target.write_bytes(b"the old one")
-
-    with pytest.raises(OSError, match="No such file"):
-        convert._place(tmp_path / "absent", target)
-
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.tflite"]
-    assert target.read_bytes() == b"the old one"
-
-
 def test_the_oldest_runtimes_that_accept_the_ops_are_named(tmp_path: Path) -> None:
     from tests import models_made
 

@@ -13,8 +13,6 @@ What it does NOT do: measure accuracy (`evaluate`), decide per board (`compatibi
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -22,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.models import child, compatibility, fidelity, quantize, sources
+from tflotilla.host.models import child, compatibility, delivery, fidelity, quantize, sources
 from tflotilla.host.models.inspect import ModelInspection, inspect_model
 from tflotilla.host.models.sources import SourceOptions
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
-from tflotilla.shared.contract.errors import BoardError, ConversionError, InputError, ModelError, UsageError
+from tflotilla.shared.contract.errors import BoardError, ConversionError, ModelError, UsageError
 from tflotilla.shared.contract.processing import Preprocessing
 from tflotilla.shared.contract.tensors import QuantizationScheme, TensorSpec
 from tflotilla.shared.inference import preprocessing as preprocessings
@@ -178,16 +176,7 @@ def _check(request: ConversionRequest) -> None:
             raise UsageError(f"{request.output} is a folder; give a file, or a folder not ending in .tflite")
     elif request.output.exists() and not request.output.is_dir():
         raise UsageError(f"{request.output} exists and is not a folder; end it in .tflite to name the file itself")
-    _check_writable(request.output)
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before minutes of work whether its result can be delivered. Raises InputError."""
-    folder = output.absolute().parent if output.suffix == ".tflite" else output.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"{output} can't be written: {folder} is not a folder of yours")
+    delivery.check_writable(request.output)
 
 
 def _say_nothing(text: str) -> None:
@@ -279,11 +268,7 @@ def _deliver(
     if target.suffix != ".tflite":
         stem = request.source.stem if request.source.is_file() else request.source.name
         target = target / f"{stem}-{scheme.value}.tflite"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _place(made, target)
-    except OSError as error:
-        raise InputError(f"{target} can't be written: {error.strerror or error}") from error
+    delivery.deliver(made, target)
     return ConvertedFile(
         scheme=scheme,
         path=target,
@@ -291,21 +276,6 @@ def _deliver(
         inspection=inspect_model(target),
         fidelity=found,
     )
-
-
-def _place(made: Path, target: Path) -> None:
-    """Copy beside the target, then rename: a reader sees the old file or the new one, never a part."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as part, made.open("rb") as whole:
-            shutil.copyfileobj(whole, part)
-            part.flush()
-            os.fsync(part.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def accepting(inspection: ModelInspection) -> str:
