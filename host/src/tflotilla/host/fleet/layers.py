@@ -19,11 +19,11 @@ import shutil
 import tarfile
 import tempfile
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.host.fleet import environments, uv
+from tflotilla.host.fleet import environments
+from tflotilla.host.packages import locks, uv
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.errors import BoardError, ContractError, InputError
 
@@ -83,20 +83,8 @@ def cache() -> Path:
     return Path(given).absolute() if given else Path.home() / ".cache" / "tflotilla"
 
 
-def requirements_file(name: str) -> Path:
-    """Return a lock of the board's packages: package data of a wheel, or the workspace's `requirements/`."""
-    packaged = Path(str(resources.files("tflotilla.host") / "requirements"))
-    workspace = Path(__file__).resolve().parents[5] / "requirements"
-    for folder in (packaged, workspace):
-        path = folder / f"device-{name}.txt"
-        if path.is_file():
-            return path
-    message = f"device-{name}.txt is missing in {packaged}; install tflotilla again"
-    raise InputError(message)
-
-
 def _packages(target: Target, on_step: Callable[[str], None]) -> Layer:
-    requirements = requirements_file(target.requirements)
+    requirements = locks.find(f"device-{target.requirements}")
     recipe = f"{environments.RECIPE} {target.platform} {target.python} {digest.of_file(requirements)}"
     folder = cache() / "environments" / digest.of_bytes(recipe.encode())
     with _turn(folder):
@@ -105,7 +93,9 @@ def _packages(target: Target, on_step: Callable[[str], None]) -> Layer:
             return found
         on_step(f"building the environment {target}")
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as scratch:
-            uv.install(Path(scratch), requirements, target)
+            uv.install_for(
+                Path(scratch), requirements, platform=target.platform, python=target.python, name=str(target)
+            )
             on_step(f"packing the environment {target}")
             return _store(folder, ((path, Path(scratch) / path) for path in _tree(Path(scratch), environments.needed)))
 
