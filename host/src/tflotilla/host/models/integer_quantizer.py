@@ -1,0 +1,98 @@
+"""TensorFlow's integer quantizers, run on a float TFLite file: ranges are measured once and used as often as wanted.
+
+    Calibrated(float_file, samples).quantize(kept=("conv_7/Relu",))      int8
+    Calibrated(float_file, samples).quantize_16x8()                      activations of 16 bits
+
+The bytes are those that TFLiteConverter makes of the same file and samples: it takes the same steps, and measures the
+ranges again for every scheme (and twice for int16x8). Imported inside a child process only: both quantizers crash on
+some models.
+
+What it does NOT do: decide what is quantized, judge the result, or change the types of the edges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python import convert
+from tensorflow.lite.python.optimize import calibrator
+
+from tflotilla.shared.contract.errors import ConversionError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+
+class Calibrated:
+    """A float TFLite file whose activations' ranges were measured."""
+
+    def __init__(self, model: bytes, samples: Iterable[Sequence[NDArray[Any]]]) -> None:
+        """Run the file on every sample: the input tensors of one inference, in the file's order, real-valued.
+
+        Raises:
+            ConversionError: TensorFlow's reference interpreter can't run the file, or there are no samples.
+
+        """
+        self._calibrator: Any
+        try:
+            self._calibrator = calibrator.Calibrator(calibrator.add_intermediate_tensors(model))
+            #: The file with minimum and maximum of every activation in its tensors' quantization parameters.
+            self.model = bytes(
+                self._calibrator.calibrate(lambda: ([np.ascontiguousarray(v) for v in sample] for sample in samples))
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ConversionError(f"calibration: {' '.join(str(error).split())}") from error
+
+    def quantize(
+        self,
+        *,
+        kept: Collection[str] = (),
+        per_channel: bool = True,
+        per_channel_dense: bool = True,
+        verify: bool = False,
+    ) -> bytes:
+        """Return the int8 file with float edges.
+
+        Args:
+            kept: operators that stay float, each named by its first output tensor in the float file.
+            per_channel: one scale per output channel of a weight, else one per weight.
+            per_channel_dense: the same for fully connected layers alone; runtimes before 2.17 know only one scale.
+            verify: put a NumericVerify operator behind every quantized one, which compares it with float.
+
+        Raises:
+            Exception: whatever TensorFlow's passes raise, naming the operator somewhere in pages of text.
+
+        """
+        made: bytes = convert.mlir_quantize(
+            self.model,
+            not per_channel,
+            denylisted_nodes=sorted(kept) or None,
+            enable_numeric_verify=verify,
+            disable_per_channel_for_dense_layers=not per_channel_dense,
+        )
+        return bytes(made if verify else convert.deduplicate_readonly_buffers(made))
+
+    def quantize_16x8(
+        self, *, per_channel: bool = True, per_channel_dense: bool = True, deduplicate: bool = True
+    ) -> bytes:
+        """Return the file with activations of 16 bits, weights of 8 and float edges; what has no such kernel stays.
+
+        Raises:
+            Exception: as of `quantize`.
+
+        """
+        number = {dtype: np.dtype(dtype.as_numpy_dtype()).num for dtype in (tf.float32, tf.int16, tf.int64)}
+        made: bytes = self._calibrator._calibrator.QuantizeModel(  # noqa: SLF001 - its public method calibrates again
+            number[tf.float32],
+            number[tf.float32],
+            True,  # noqa: FBT003 - a C++ function without names: float stays allowed
+            number[tf.int16],
+            number[tf.int64],
+            not per_channel,
+            not per_channel_dense,
+        )
+        return bytes(convert.deduplicate_readonly_buffers(made) if deduplicate else made)
