@@ -155,9 +155,13 @@ def read_evaluation(path: Path, model: Path) -> EvaluationSummary:
         document = codec.parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    entries = [entry for entry in _dictionaries(document) if {"samples", "accuracy", "runtime"} <= entry.keys()]
-    if not entries:
+    reports = [entry for entry in _dictionaries(document) if {"samples", "accuracy", "runtime"} <= entry.keys()]
+    if not reports:
         raise InputError(f"{path}: no report of `tflotilla evaluate --json`")
+    # A manifest holds accuracy alone: of a detector's report there is nothing to take.
+    entries = [entry for entry in reports if entry["accuracy"] is not None]
+    if not entries:
+        raise InputError(f"{path}: reports no accuracy, only {reports[0].get('metric', 'other figures')}")
     sha256 = digest.of_file(model) if model.is_file() else ""
     named = [entry for entry in entries if entry.get("sha256") == sha256]
     named = named or [entry for entry in entries if Path(str(entry.get("model", ""))).name == model.name]

@@ -118,7 +118,7 @@ def _show(report: EvaluationReport) -> None:
 
 def _row(score: Score, wanted: list[str]) -> tuple[str, ...]:
     invoke, total = score.stages["invoke"], score.stages["total"]
-    lost = None if score.float_accuracy is None else score.accuracy - score.float_accuracy
+    lost = None if score.float_value is None else score.value - score.float_value
     figures = {
         "top-5": "" if score.top5 is None else f"{score.top5:.2%}",
         "vs float": "" if lost is None else f"{lost * 100:+.2f}",
@@ -133,7 +133,7 @@ def _row(score: Score, wanted: list[str]) -> tuple[str, ...]:
         score.runtime,
         f"{score.size_bytes / _KIB:,.1f}",
         f"{score.samples:,}",
-        f"{score.accuracy:.2%}",
+        f"{score.value:.2%}",
         *(figures[name] for name in wanted),
     )
 

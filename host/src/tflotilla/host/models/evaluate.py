@@ -21,6 +21,7 @@ from PIL import Image
 
 from tflotilla.host.models import child, compatibility, datasets
 from tflotilla.host.models.inspect import ModelInspection, inspect_model
+from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract import codec, messages
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError, TflotillaError, UsageError
@@ -78,6 +79,31 @@ class EvaluationRequest:
     limit: int | None = None
     #: Added to labels given as numbers: 1 for models whose class 0 is "background".
     label_offset: int = 0
+    #: None: by model and data. Detectors on boxes: map; labels: accuracy; unlabelled data with a reference: cosine.
+    metric: Metric | None = None
+    #: The float `.tflite` that cosine, sqnr and agreement are measured against.
+    reference: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputScore:
+    """How one output follows the float model's."""
+
+    name: str
+    #: Mean over the samples.
+    cosine: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """How one class is found by a detector."""
+
+    name: str
+    #: Average precision at an intersection over union of 0.5.
+    average_precision: float
+    #: Boxes of that class in the data.
+    boxes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +118,24 @@ class Score:
     runtime: str
     num_threads: int
     samples: int
-    #: Share of samples whose best class is the right one.
-    accuracy: float
+    #: What `value` is: what the model was judged by.
+    metric: Metric
+    value: float
+    #: The same of the float model on the same runtime: the reference, else the first float32 one that was evaluated.
+    float_value: float | None = None
+    #: Share of samples whose best class is the right one; None where classes are not what was judged.
+    accuracy: float | None
     #: Share of samples whose right class is among the best five; None with fewer than six classes.
     top5: float | None
-    #: Accuracy of the float32 model on the same runtime, when it was evaluated too.
+    #: Accuracy of the float model on the same runtime, when it was evaluated too.
     float_accuracy: float | None
+    #: Share of samples whose best class is the reference's, and whose is among the reference's best five.
+    agreement: float | None = None
+    top5_agreement: float | None = None
+    #: Against the reference, worst first; empty where there is none, or answers were judged.
+    outputs: tuple[OutputScore, ...] = ()
+    #: Per class of a detector.
+    classes: tuple[ClassScore, ...] = ()
     #: decode, preprocess, invoke, postprocess, total; on this machine.
     stages: Mapping[str, messages.StageLatency]
     #: Whether there were enough samples for these percentiles at 99 % confidence.
@@ -133,6 +171,8 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
         BoardError: no runtime is installed here.
 
     """
+    if request.metric not in (None, Metric.ACCURACY) or request.reference is not None:
+        raise UsageError("only --metric accuracy is there yet")
     names = _runtime_names(request)
     scores: list[Score] = []
     refusals: list[Refusal] = []
@@ -260,6 +300,8 @@ def _score(
         runtime=found["runtime"],
         num_threads=request.num_threads,
         samples=samples,
+        metric=Metric.ACCURACY,
+        value=found["best"] / samples,
         accuracy=found["best"] / samples,
         top5=found["among"] / samples if class_count(subject.inspection) > _TOP else None,
         float_accuracy=None,
@@ -286,10 +328,11 @@ def _with_float(scores: Sequence[Score]) -> Iterator[Score]:
     floats: dict[str, float] = {}
     for score in scores:
         if score.scheme is QuantizationScheme.FLOAT32:
-            floats.setdefault(score.runtime, score.accuracy)
+            floats.setdefault(score.runtime, score.value)
     for score in scores:
         fields = {name: getattr(score, name) for name in score.__slots__}
-        yield Score(**(fields | {"float_accuracy": floats.get(score.runtime)}))
+        value = floats.get(score.runtime)
+        yield Score(**(fields | {"float_accuracy": value, "float_value": value}))
 
 
 def run_here(
