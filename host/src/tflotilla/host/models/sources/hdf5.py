@@ -28,6 +28,15 @@ def recognizes(path: Path, head: bytes) -> bool:
 
 def load(path: Path, options: SourceOptions) -> SourceModel:
     """Read the model with tf_keras or Keras 3, whichever generation wrote it. Raises ModelError."""
+    libraries = readers(path, options)
+
+    from tflotilla.host.models.sources import keras_models
+
+    return keras_models.load_with(path, libraries, options, suffix=".h5")
+
+
+def readers(path: Path, options: SourceOptions) -> list[str]:
+    """Check the file, and name the libraries that may read it, its own generation's first. Raises ModelError."""
     configuration, version = _read_configuration(path)
     if not options.allow_code:
         keras_code.refuse_code(configuration, str(path))
@@ -37,7 +46,7 @@ def load(path: Path, options: SourceOptions) -> SourceModel:
     libraries = [keras_models.KERAS_2, keras_models.KERAS_3]
     if version.startswith("3"):
         libraries.reverse()
-    return keras_models.load_with(path, libraries, options, suffix=".h5")
+    return libraries
 
 
 def _read_configuration(path: Path) -> tuple[Any, str]:

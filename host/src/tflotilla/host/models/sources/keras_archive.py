@@ -31,6 +31,15 @@ def recognizes(path: Path, head: bytes) -> bool:
 
 def load(path: Path, options: SourceOptions) -> SourceModel:
     """Read the archive with the Keras that wrote it, the other one when that fails. Raises ModelError."""
+    libraries = readers(path, options)
+
+    from tflotilla.host.models.sources import keras_models
+
+    return keras_models.load_with(path, libraries, options, suffix=".keras")
+
+
+def readers(path: Path, options: SourceOptions) -> list[str]:
+    """Check the archive, and name the libraries that may read it, its own generation's first. Raises ModelError."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -48,4 +57,4 @@ def load(path: Path, options: SourceOptions) -> SourceModel:
     libraries = [keras_models.KERAS_3, keras_models.KERAS_2]
     if str(metadata.get("keras_version", "3")).startswith("2"):
         libraries.reverse()
-    return keras_models.load_with(path, libraries, options, suffix=".keras")
+    return libraries

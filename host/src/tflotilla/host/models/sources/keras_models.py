@@ -38,12 +38,23 @@ def load_with(path: Path, libraries: Sequence[str], options: SourceOptions, *, s
         UsageError: the input shapes don't fit.
 
     """
+    model, notes = read_with(path, libraries, options, suffix=suffix)
+    return _freeze(model, notes, options)
+
+
+def read_with(path: Path, libraries: Sequence[str], options: SourceOptions, *, suffix: str) -> tuple[Any, list[str]]:
+    """Load a Keras file with the first of `libraries` that can; return the Keras model and what was decided.
+
+    Raises:
+        ModelError: none can; the message has the first one's reason.
+
+    """
     file = path
     if path.suffix != suffix:
         # In the child's own folder for temporary files, which goes with the child.
         file = Path(tempfile.mkdtemp()) / f"model{suffix}"
         file.symlink_to(path.absolute())
-    return _freeze(*_load(path, file, libraries, options), options)
+    return _load(path, file, libraries, options)
 
 
 def _load(path: Path, file: Path, libraries: Sequence[str], options: SourceOptions) -> tuple[Any, list[str]]:
