@@ -263,7 +263,8 @@ class _Maker:
 
     def _calibrate(self) -> Iterator[list[NDArray[Any]]]:
         for sample in self._inputs or ():
-            yield [np.ascontiguousarray(tensor) for tensor in sample]
+            # Not ascontiguousarray: of a single number it makes an array of one.
+            yield [np.asarray(tensor, order="C") for tensor in sample]
 
 
 def _with_names(data: bytes, named: ModelInspection) -> bytes:
