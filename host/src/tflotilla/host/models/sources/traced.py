@@ -62,6 +62,12 @@ class FrozenFunction:
             raise ModelError(f"TensorFlow can't run the source: {_first_line(error)}") from error
         return tuple(np.asarray(output) for output in tf.nest.flatten(outputs))
 
+    def graph(self) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+        """Return what `run` computes: a GraphDef, the names of its input tensors and of its output tensors."""
+        ends = (self._function.inputs, self._function.outputs)
+        inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in ends)
+        return self._function.graph.as_graph_def(), inputs, outputs
+
 
 class FrozenGraph:
     """A GraphDef of TensorFlow 1 with its placeholders at fixed shapes."""
@@ -100,6 +106,11 @@ class FrozenGraph:
             except (tf.errors.OpError, ValueError, TypeError) as error:
                 raise ModelError(f"TensorFlow can't run the source: {_first_line(error)}") from error
         return tuple(np.asarray(output) for output in outputs)
+
+    def graph(self) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+        """Return what `run` computes: a GraphDef, the names of its input tensors and of its output tensors."""
+        inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (self._inputs, self._outputs))
+        return self._graph.as_graph_def(), inputs, outputs
 
 
 def _has_loops(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
