@@ -79,7 +79,7 @@ class Calibration:
             raise DatasetError(message if str(self.path) in message else f"{self.path}: {message}") from error
         for number, sample in enumerate(found):
             if preprocessing is not None and self.path.suffix in _ARRAYS and len(specs) == 1:
-                _refuse_unprocessed(sample[0], preprocessing, self.path)
+                refuse_unprocessed(sample[0], preprocessing, self.path)
             for tensor, spec in zip(sample, specs, strict=True):
                 if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
                     raise DatasetError(f"{self.path}: sample {number} of input {spec.name!r} holds NaN or infinity")
@@ -288,8 +288,8 @@ def _holds_pixels(path: Path, specs: Sequence[TensorSpec]) -> bool:
     return bytes_only and all(spec.dtype == "float32" for spec in specs)
 
 
-def _refuse_unprocessed(sample: NDArray[Any], preprocessing: Preprocessing, path: Path) -> None:
-    """Floats are taken as already preprocessed; refuse those that the preprocessing can't have made."""
+def refuse_unprocessed(sample: NDArray[Any], preprocessing: Preprocessing, path: Path) -> None:
+    """Floats are taken as already preprocessed; refuse (DatasetError) those it can't have made."""
     low, high = real_range(preprocessing)
     slack = _SLACK * (high - low)
     if sample.min() < low - slack or sample.max() > high + slack:
