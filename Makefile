@@ -11,7 +11,7 @@ export UV_LINK_MODE := copy
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test check bench lock format clean
+.PHONY: help setup demo test test-lab check bench lock format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -26,8 +26,11 @@ demo: setup ## the whole story on this machine, in under two minutes (ARGS="--ke
 	@$(BIN)/tflotilla demo $(ARGS)
 
 test: setup ## every test that this machine can run; the device's from its wheels, as a board has it
-	@$(BIN)/python -m pytest -n 3 --dist loadscope --ignore tests/device $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --ignore tests/device --ignore tests/slow $(ARGS)
 	@sh tools/test_device.sh $(BIN)
+
+test-lab: setup ## what takes minutes: trainings, ONNX with its real tool, published figures
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests/slow $(ARGS)
 
 check: setup ## formatting, lint, types, architecture
 	@$(BIN)/ruff format --check .

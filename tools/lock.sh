@@ -9,3 +9,5 @@ for name in tflite-runtime litert both test; do
     "$uv" pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
         --no-header --no-annotate "requirements/device-$name.in" -o "requirements/device-$name.txt" >/dev/null
 done
+"$uv" pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-header --no-annotate requirements/tool-onnx.in -o requirements/tool-onnx.txt >/dev/null

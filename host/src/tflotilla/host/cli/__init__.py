@@ -35,6 +35,7 @@ COMMANDS = {
     "watch": "watch",
     "benchmark": "benchmark",
     "rollback": "rollback",
+    "tools": "tools",
     "lab": "lab",
     "demo": "demo",
 }

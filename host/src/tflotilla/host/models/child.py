@@ -26,6 +26,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tflotilla.host.packages import tools
 from tflotilla.shared.contract import codec, errors
 from tflotilla.shared.contract.errors import ModelError, TflotillaError
 
@@ -122,8 +123,9 @@ def environment(home: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     # Temporary files lie in the home too: whoever is killed cleans up nothing.
     moved = dict.fromkeys(("HOME", "KERAS_HOME", "TMPDIR"), str(home))
-    # The home moves, the packages a user installed for themselves must not.
-    return kept | dict(_SET) | moved | {"PYTHONUSERBASE": site.getuserbase()}
+    # The home moves, the packages and tools a user installed for themselves must not.
+    found = {"PYTHONUSERBASE": site.getuserbase(), tools.VARIABLE: str(tools.folder())}
+    return kept | dict(_SET) | moved | found
 
 
 def report_progress(text: str) -> None:

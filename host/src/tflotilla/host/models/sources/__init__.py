@@ -30,6 +30,7 @@ FORMATS = {
     "Keras .keras": "keras_archive",
     "Keras .h5": "hdf5",
     "SavedModel": "saved_model",
+    "ONNX": "onnx_graph",
     "TensorFlow 1 frozen graph": "frozen_graph",
 }
 _HEAD_BYTES = 512

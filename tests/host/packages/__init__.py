@@ -1,0 +1,1 @@
+"""Locked packages and tools in environments of their own."""
