@@ -89,10 +89,10 @@ class WeightError:
     tensor: str
     dtype: str
     shape: tuple[int, ...]
-    #: 1 is per tensor.
+    #: How many: 1 is per tensor, 0 is float16, which has none.
     scales: int
-    smallest_scale: float
-    largest_scale: float
+    smallest_scale: float | None
+    largest_scale: float | None
     minimum: float
     maximum: float
     #: Bits that the channel with the smallest weights makes use of: log2 of its largest stored number, plus the sign.
