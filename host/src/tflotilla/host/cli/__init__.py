@@ -27,6 +27,7 @@ COMMANDS = {
     "convert": "convert",
     "inspect": "inspect",
     "evaluate": "evaluate",
+    "layers": "layers",
     "bundle": "bundle",
     "board": "board",
     "check": "check",
