@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _NAME_LENGTH = 36
+#: Columns of a terminal that has room for everything.
+_WIDE = 160
 _BAR_LENGTH = 10
 #: From here on rounding is nothing that anybody sees: an empty bar.
 _QUIET_DB = 60.0
@@ -96,44 +100,27 @@ def _check_plot(plot: Path) -> None:
 
 
 def _show(report: LayerReport, ordered: Sequence[LayerError], top: int) -> None:
-    reference = "its float twin" if report.against is None else report.against.name
+    columns = [column for column in _COLUMNS if output.console().width >= column.from_width]
     output.emit_table(
-        f"{report.model.name} ({report.scheme.value}) against {reference}, {report.samples} samples",
-        (
-            *("#", "op", "tensor", "dtype", "values from", "to", "range from", "to ", "scale", "zero"),
-            *("RMSE/scale", "SQNR dB alone", "so far", "cut off", "unused", "noise"),
-        ),
-        [_layer(layer) for layer in ordered[:top]],
-        right=(
-            *("#", "values from", "to", "range from", "to ", "scale", "zero"),
-            *("RMSE/scale", "SQNR dB alone", "so far", "cut off", "unused"),
-        ),
+        f"{report.model.name} ({report.scheme.value})",
+        [column.head for column in columns],
+        [[column.cell(layer) for column in columns] for layer in ordered[:top]],
+        right=[column.head for column in columns if column.is_figure],
     )
     if report.weights:
         output.emit_table(
             "weights",
-            (
-                "#",
-                "op",
-                "weights",
-                "dtype",
-                "from",
-                "to",
-                "scales",
-                "smallest",
-                "largest",
-                "bits",
-                "RMSE/scale",
-                "SQNR",
-            ),
+            ("#", "op", "weights", "dtype", "values", "scales", "scale from", "to", "bits", "RMSE/scale", "SQNR dB"),
             [_weight(weight) for weight in report.weights[:top]],
-            right=("#", "from", "to", "scales", "smallest", "largest", "bits", "RMSE/scale", "SQNR"),
+            right=("#", "values", "scales", "scale from", "to", "bits", "RMSE/scale", "SQNR dB"),
         )
     for text in _words(report, ordered, top):
         output.note(text)
 
 
 def _words(report: LayerReport, ordered: Sequence[LayerError], top: int) -> Iterator[str]:
+    reference = "its float twin (the same weights, nothing rounded)" if report.against is None else report.against.name
+    yield f"{report.model.name} against {reference}: {report.samples} samples on {report.runtime}"
     left = max(0, len(ordered) - top), max(0, len(report.weights) - top)
     if any(left):
         yield f"{left[0]} more layers and {left[1]} more weights: --top 0 shows all"
@@ -147,25 +134,15 @@ def _words(report: LayerReport, ordered: Sequence[LayerError], top: int) -> Iter
     yield from report.notes
 
 
-def _layer(layer: LayerError) -> tuple[str, ...]:
+def _steps(layer: LayerError) -> str:
     steps = layer.local_rmse_over_scale if layer.local_rmse_over_scale is not None else layer.rmse_over_scale
-    return (
-        "" if layer.operator < 0 else str(layer.operator),
-        layer.op,
-        _short(layer.tensor),
-        layer.dtype,
-        _number(layer.minimum if layer.reference_minimum is None else layer.reference_minimum),
-        _number(layer.maximum if layer.reference_maximum is None else layer.reference_maximum),
-        _number(layer.representable_minimum),
-        _number(layer.representable_maximum),
-        _number(layer.scale),
-        "" if layer.zero_point is None else str(layer.zero_point),
-        "" if steps is None else f"{steps:.2f}",
-        _db(layer.local_sqnr_db),
-        _db(layer.sqnr_db),
-        _share(layer.saturated_share),
-        _share(layer.unused_share),
-        _bar(layer.local_sqnr_db if layer.local_sqnr_db is not None else layer.sqnr_db),
+    return "" if steps is None else f"{steps:.2f}"
+
+
+def _exact_range(layer: LayerError) -> str:
+    return _range(
+        layer.minimum if layer.reference_minimum is None else layer.reference_minimum,
+        layer.maximum if layer.reference_maximum is None else layer.reference_maximum,
     )
 
 
@@ -175,8 +152,7 @@ def _weight(weight: WeightError) -> tuple[str, ...]:
         weight.op,
         _short(weight.tensor),
         weight.dtype,
-        _number(weight.minimum),
-        _number(weight.maximum),
+        _range(weight.minimum, weight.maximum),
         str(weight.scales),
         _number(weight.smallest_scale),
         _number(weight.largest_scale),
@@ -184,6 +160,10 @@ def _weight(weight: WeightError) -> tuple[str, ...]:
         "" if weight.rmse_over_scale is None else f"{weight.rmse_over_scale:.2f}",
         _db(weight.sqnr_db),
     )
+
+
+def _range(lowest: float | None, highest: float | None) -> str:
+    return "" if lowest is None or highest is None else f"{lowest:.4g} … {highest:.4g}"
 
 
 def _number(value: float | None) -> str:
@@ -214,6 +194,44 @@ def _short(name: str) -> str:
         return name
     half = (_NAME_LENGTH - 1) // 2
     return f"{name[:half]}…{name[-half:]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """One column of the table of layers; narrow terminals do without some."""
+
+    head: str
+    #: From a LayerError.
+    cell: Callable[..., str]
+    is_figure: bool = True
+    from_width: int = 0
+
+
+_COLUMNS = (
+    _Column(head="#", cell=lambda layer: "" if layer.operator < 0 else str(layer.operator)),
+    _Column(head="op", cell=lambda layer: layer.op, is_figure=False),
+    _Column(head="tensor", cell=lambda layer: _short(layer.tensor), is_figure=False),
+    _Column(head="dtype", cell=lambda layer: layer.dtype, is_figure=False, from_width=_WIDE),
+    _Column(head="values", cell=_exact_range),
+    _Column(
+        head="range",
+        cell=lambda layer: _range(layer.representable_minimum, layer.representable_maximum),
+        from_width=_WIDE,
+    ),
+    _Column(head="scale", cell=lambda layer: _number(layer.scale)),
+    _Column(head="zero", cell=lambda layer: "" if layer.zero_point is None else str(layer.zero_point)),
+    _Column(head="RMSE/scale", cell=_steps),
+    _Column(head="SQNR dB alone", cell=lambda layer: _db(layer.local_sqnr_db)),
+    _Column(head="so far", cell=lambda layer: _db(layer.sqnr_db)),
+    _Column(head="cut off", cell=lambda layer: _share(layer.saturated_share)),
+    _Column(head="unused", cell=lambda layer: _share(layer.unused_share), from_width=_WIDE),
+    _Column(
+        head="noise",
+        cell=lambda layer: _bar(layer.local_sqnr_db if layer.local_sqnr_db is not None else layer.sqnr_db),
+        is_figure=False,
+        from_width=_WIDE,
+    ),
+)
 
 
 def _document(report: LayerReport, ordered: Sequence[LayerError]) -> dict[str, Any]:

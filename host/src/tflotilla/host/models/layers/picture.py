@@ -26,14 +26,13 @@ def noise_plot(report: LayerReport, by: Sort = Sort.LOCAL, *, most: int = MOST_B
     """
     layers = [layer for layer in ranked(report.layers, by) if _db(layer, by) is not None][:most]
     decibels = [_db(layer, by) or 0.0 for layer in layers]
-    whose = "of the whole way" if by is Sort.ACCUMULATED else "of each layer alone"
+    whose = "so far" if by is Sort.ACCUMULATED else "per layer"
     return plots.bars(
         labels=[f"{layer.operator} {layer.op} {layer.tensor}" for layer in layers],
         values=[100 * 10 ** (-db / 20) for db in decibels],
-        title=f"{report.model.name}: noise {whose}",
-        value_label="error, % of the signal (RMS); other colour: values cut off",
+        title=f"Noise {whose}",
+        value_label="error, % of signal (hatched: cut off)",
         highlight=[n for n, layer in enumerate(layers) if (layer.saturated_share or 0) > _LOUD_SATURATION],
-        log=True,
     )
 
 
