@@ -75,7 +75,7 @@ def test_what_is_no_source_is_named_before_tensorflow_starts(clumsy: Clumsy, kin
 def test_a_converted_model_under_another_name_is_recognized(clumsy: Clumsy) -> None:
     for name in ("model.keras", "model.h5", "model.pb"):
         (clumsy.folder / name).write_bytes(_GOOD)
-        assert "is a TFLite model already" in clumsy.errs("convert", name, "-o", "out", code=3)
+        assert "quantized already" in clumsy.errs("convert", name, "-o", "out", code=12)
 
 
 def test_a_missing_file_is_said_to_be_missing(somebody: Clumsy) -> None:

@@ -127,7 +127,7 @@ def test_bad_requests_are_one_line_and_an_exit_code_each(tmp_path: Path) -> None
     assert refused(tflotilla("evaluate", model, "--data", tmp_path / "photos", "--preprocess", "unit"))[0] == 3
     assert refused(tflotilla("evaluate", model, "--data", tmp_path / "photos", "--preprocess", "x"))[0] == 2
     code, line = refused(tflotilla("convert", model, "-o", out))
-    assert (code, "is a TFLite model already" in line) == (3, True)
+    assert (code, "quantized already (tensor" in line) == (12, True)
     assert refused(tflotilla("convert", tmp_path / "absent.h5", "-o", out))[0] == 3
     code, line = refused(tflotilla("convert", source, "-o", out, "--scheme", "int9"))
     assert (code, "expected one of float32, float16" in line) == (2, True)

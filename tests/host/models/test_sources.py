@@ -49,10 +49,9 @@ def test_the_suffix_does_not_decide(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "the file is empty"),
-        (b"\x1c\0\0\0TFL3....", "is a TFLite model already"),
         (b"<html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        (b"\x08\x07\x12\x07pytorch", "is of no format that can be converted; known are Keras .keras"),
+        (b"\x08\x07\x12\x07pytorch", "is of no format that can be converted; known are TFLite, Keras .keras"),
         (b"hello", "is of no format that can be converted"),
     ],
 )

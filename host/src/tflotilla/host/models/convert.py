@@ -53,6 +53,8 @@ class ConversionRequest:
     preprocess: str | Preprocessing | None = None
     target: RuntimeOffer | None = None
     samples: int = DEFAULT_SAMPLES
+    #: One scale per output channel of a weight (int8 weights of any scheme), else one per weight.
+    per_channel: bool = True
     options: SourceOptions = field(default_factory=SourceOptions)
 
 
@@ -230,6 +232,7 @@ def _arguments(
         "preprocess": request.preprocess,
         "target": request.target,
         "samples": request.samples,
+        "per_channel": request.per_channel,
         "folder": str(folder),
     }
 

@@ -54,13 +54,13 @@ def op_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated code 
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == schema.BuiltinOperator.CUSTOM:
-        return _text(code.customCode)
+        return text(code.customCode)
     return str(_OPS.get(number, number))
 
 
 def tensor_name(tensor: Any) -> str:  # noqa: ANN401 - generated code without types
     """Return a tensor's name as text."""
-    return _text(tensor.name)
+    return text(tensor.name)
 
 
 def dtype(tensor: Any) -> str:  # noqa: ANN401 - generated code without types
@@ -107,5 +107,6 @@ def set_constant(model: Any, tensor: Any, values: NDArray[Any]) -> None:  # noqa
     tensor.shape = np.array(values.shape, dtype=np.int32)
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - generated code without types
+def text(value: Any) -> str:  # noqa: ANN401 - generated code without types
+    """Return a name of the schema, bytes or absent, as text."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 IDENTIFIER = b"TFL3"
 _HEADER_BYTES = 8
+#: Place of `builtin_code` in the table of an operator code's fields.
+_BUILTIN_CODE_FIELD = 10
 _FLEX = "Flex"
 _MIN_RUNTIME = "min_runtime_version"
 _EDGES = ("QUANTIZE", "DEQUANTIZE")
@@ -271,8 +273,9 @@ class _Reader:
         import tflite
 
         code = self.model.OperatorCodes(index)
-        # Files before schema v3a hold the code in the deprecated byte only, files after it in both.
-        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        # Files before schema v3a hold the code in the deprecated byte only, files after it in both, or in the new one
+        # only; of that the library's accessor knows nothing.
+        builtin = max(_new_builtin_code(code), code.DeprecatedBuiltinCode())
         version = code.Version()
         if builtin == tflite.BuiltinOperator.CUSTOM:
             name = (code.CustomCode() or b"").decode(errors="replace")
@@ -449,6 +452,14 @@ class _Reader:
     def _metadata_names(self) -> Iterator[str]:
         for i in range(self.model.MetadataLength()):
             yield (self.model.Metadata(i).Name() or b"").decode(errors="replace")
+
+
+def _new_builtin_code(code: Any) -> int:  # noqa: ANN401 - untyped library
+    import flatbuffers
+
+    table = code._tab  # noqa: SLF001 - the one way to the field itself
+    offset = table.Offset(_BUILTIN_CODE_FIELD)
+    return int(table.Get(flatbuffers.number_types.Int32Flags, offset + table.Pos)) if offset else 0
 
 
 def _names(maps: Iterable[Any]) -> tuple[str, ...]:

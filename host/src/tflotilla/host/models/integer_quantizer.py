@@ -54,6 +54,7 @@ class Calibrated:
         per_channel: bool = True,
         per_channel_dense: bool = True,
         verify: bool = False,
+        deduplicate: bool = True,
     ) -> bytes:
         """Return the int8 file with float edges.
 
@@ -62,6 +63,7 @@ class Calibrated:
             per_channel: one scale per output channel of a weight, else one per weight.
             per_channel_dense: the same for fully connected layers alone; runtimes before 2.17 know only one scale.
             verify: put a NumericVerify operator behind every quantized one, which compares it with float.
+            deduplicate: keep equal constants once, as the converter does when all else is done.
 
         Raises:
             Exception: whatever TensorFlow's passes raise, naming the operator somewhere in pages of text.
@@ -74,7 +76,7 @@ class Calibrated:
             enable_numeric_verify=verify,
             disable_per_channel_for_dense_layers=not per_channel_dense,
         )
-        return bytes(made if verify else convert.deduplicate_readonly_buffers(made))
+        return bytes(convert.deduplicate_readonly_buffers(made) if deduplicate and not verify else made)
 
     def quantize_16x8(
         self, *, per_channel: bool = True, per_channel_dense: bool = True, deduplicate: bool = True

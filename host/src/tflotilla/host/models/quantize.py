@@ -2,7 +2,7 @@
 
 What is done for a runtime that is older than the converter: the same conversion is tried again with newer forms of
 operators switched off, until the runtime's table of op versions accepts the file. The integer schemes share one
-calibration: what differs between them is the type at the edges.
+calibration, and the int8 ones one file: what differs between them is the type at the edges.
 
 What it does NOT do: judge whether a file computes right (`fidelity`), or put files where the user wants them.
 """
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tflotilla.host.models.inspect import ModelInspection
+    from tflotilla.host.models.integer_quantizer import Calibrated
     from tflotilla.host.models.sources import SourceModel
     from tflotilla.shared.contract.tensors import TensorSpec
 
@@ -54,15 +55,13 @@ _MOVING_OPS = frozenset(
 )
 _INT8_TRIES = 6
 _IMAGE_DIMENSIONS = 4
+_PER_TENSOR = "_experimental_disable_per_channel"
+_PER_TENSOR_DENSE = "_experimental_disable_per_channel_quantization_for_dense_layers"
 #: Converter settings tried in turn until a runtime's table accepts the file.
 _SETTINGS: tuple[tuple[str, ...], ...] = (
     (),
-    ("_experimental_disable_per_channel_quantization_for_dense_layers",),
-    (
-        "_experimental_disable_per_channel_quantization_for_dense_layers",
-        "_experimental_disable_fuse_mul_and_fc",
-        "_experimental_disable_per_channel",
-    ),
+    (_PER_TENSOR_DENSE,),
+    (_PER_TENSOR_DENSE, "_experimental_disable_fuse_mul_and_fc", _PER_TENSOR),
 )
 _NEEDED_OPS = re.compile(r"(?:TF Select ops|Custom ops|Flex ops):\s*([A-Za-z0-9_, ]+)")
 _UNQUANTIZABLE = re.compile(r"(?:not yet supported for op|Quantization not supported for op):?\s*'?([A-Za-z0-9_]+)'?")
@@ -81,6 +80,7 @@ def run(
     samples: int,
     compare: bool,
     folder: str,
+    per_channel: bool = True,
 ) -> dict[str, Any]:
     """Write `SCHEME.tflite` into `folder` for every scheme that can be made, and `reference.npz` when there can be one.
 
@@ -105,7 +105,7 @@ def run(
             notes.append(f"the files were not compared with the source: {problem}")
     offer = None if target is None else codec.decode(RuntimeOffer, target, "target")
     failures = {}
-    maker = _Maker(model, inputs, offer)
+    maker = _Maker(model, inputs, offer, per_channel=per_channel)
     for number, scheme in enumerate(map(QuantizationScheme, schemes), 1):
         report_progress(f"converting to {scheme.value} ({number} of {len(schemes)})")
         (Path(folder) / CURRENT).write_text(scheme.value)
@@ -160,12 +160,23 @@ def _write_reference(
 class _Maker:
     """Makes the schemes of one source, for one runtime or for any."""
 
-    def __init__(self, model: SourceModel, inputs: Sequence[Inputs] | None, offer: RuntimeOffer | None) -> None:
+    def __init__(
+        self,
+        model: SourceModel,
+        inputs: Sequence[Inputs] | None,
+        offer: RuntimeOffer | None,
+        *,
+        per_channel: bool,
+    ) -> None:
         self._model = model
         self._inputs = inputs
         self._offer = offer
+        self._per_channel = per_channel
+        #: The float file that was calibrated last, and its ranges: the same one for int8 and int16x8.
+        self._calibrated: tuple[bytes, Calibrated] | None = None
         #: The int8 file with float edges, made once for the three int8 schemes; or why it can't be made.
         self._int8: bytes | ConversionError | None = None
+        self._settings: frozenset[str] = frozenset()
 
     def make(self, scheme: QuantizationScheme) -> bytes:
         """Return the file. Raises ConversionError naming the op that stands in the way."""
@@ -253,13 +264,40 @@ class _Maker:
             if self._inputs is None:
                 raise ConversionError("needs calibration data, and there are none")
             converter.representative_dataset = self._calibrate
-        for name in settings:
+            # In its place the converter would measure the ranges again for every scheme, and twice for int16x8.
+            converter._quantize = self._quantize  # noqa: SLF001 - it offers no other way
+        for name in (*settings, *(() if self._per_channel else (_PER_TENSOR,))):
             setattr(converter, name, True)
+        self._settings = frozenset(settings)
         try:
             made = bytes(converter.convert())
         except Exception as error:  # the converter raises whatever its passes raise
             raise ConversionError(_explain(error)) from error
         return made
+
+    def _quantize(
+        self,
+        model: bytes,
+        input_type: Any,  # noqa: ANN401 - TensorFlow has no types
+        output_type: Any,  # noqa: ANN401
+        activations_type: Any,  # noqa: ANN401
+        *_: Any,  # noqa: ANN401 - what only other schemes need
+    ) -> bytes:
+        """Quantize as TFLiteConverter's own method of this name, whose arguments these are."""
+        import tensorflow as tf
+
+        from tflotilla.host.models.integer_quantizer import Calibrated
+
+        assert input_type == output_type == tf.float32  # noqa: S101 - integer edges are made afterwards
+        if self._calibrated is None or self._calibrated[0] != model:
+            self._calibrated = (bytes(model), Calibrated(bytes(model), self._calibrate()))
+        calibrated = self._calibrated[1]
+        make = calibrated.quantize_16x8 if activations_type == tf.int16 else calibrated.quantize
+        return make(
+            per_channel=self._per_channel and _PER_TENSOR not in self._settings,
+            per_channel_dense=_PER_TENSOR_DENSE not in self._settings,
+            deduplicate=False,
+        )
 
     def _calibrate(self) -> Iterator[list[NDArray[Any]]]:
         for sample in self._inputs or ():

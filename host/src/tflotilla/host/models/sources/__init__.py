@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: Format → its module in this folder, in the order in which they are asked whether a file is theirs.
 FORMATS = {
+    "TFLite": "tflite_file",
     "Keras .keras": "keras_archive",
     "Keras .h5": "hdf5",
     "SavedModel": "saved_model",
@@ -36,7 +37,6 @@ FORMATS = {
 _HEAD_BYTES = 512
 #: What people try that no module reads; first bytes (after the offset) → the sentence's end.
 _REFUSED = (
-    (4, b"TFL3", "is a TFLite model already; look at it with `tflotilla inspect`"),
     (0, b"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
     (0, b"<", "is a web page or XML, not a model; was the download refused?"),
 )
@@ -73,7 +73,7 @@ class SourceModel(Protocol):
         """Whether it holds loops that end when a value says so: on random inputs perhaps never."""
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
-        """Return a fresh TFLiteConverter (of TensorFlow 1 or 2: the attributes are the same)."""
+        """Return a fresh TFLiteConverter (of TensorFlow 1 or 2: the attributes are the same), or what stands for it."""
 
     def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Compute in TensorFlow, in float. Raises ModelError when the graph fails on these values."""
