@@ -54,6 +54,7 @@ def load(
     """
     if not specs:
         raise ModelError("the model has no input, so there is nothing to run it on")
+    specs = [_one_at_a_time(spec) for spec in specs]
     quantized = samples.load(data, specs, chosen, limit=limit)
     if data is None or all(spec.quantization is None for spec in specs):
         return quantized, None
@@ -74,6 +75,11 @@ def meaning(tensors: Tensors, specs: Sequence[TensorSpec]) -> Tensors:
         dequantize(tensor, spec) if spec.quantization is not None else tensor
         for tensor, spec in zip(tensors, specs, strict=True)
     )
+
+
+def _one_at_a_time(spec: TensorSpec) -> TensorSpec:
+    """Return the spec with a batch of 1 where the batch is open."""
+    return dataclasses.replace(spec, shape=(1, *spec.shape[1:])) if spec.shape[:1] == (-1,) else spec
 
 
 def _float(spec: TensorSpec) -> TensorSpec:
