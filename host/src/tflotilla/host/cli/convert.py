@@ -19,7 +19,10 @@ _KIB = 1024
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help=".keras, .h5, SavedModel folder, or frozen graph .pb.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help=".keras, .h5, SavedModel folder, frozen graph .pb, float .tflite, .onnx."
+        ),
     ],
     out: Annotated[
         Path,
@@ -54,6 +57,9 @@ def convert(
     ] = None,
     signature: Annotated[str | None, typer.Option(help="SavedModel: which signature.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many calibration samples to use at most.")] = 100,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One scale per int8 weight tensor instead of one per output channel.")
+    ] = False,
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Run Python that the model file carries (Lambda layers).")
     ] = False,
@@ -81,6 +87,7 @@ def convert(
         preprocess=preprocess,
         target=None if target_runtime is None else conversion.parse_target(target_runtime),
         samples=samples,
+        per_channel=not per_tensor,
         options=SourceOptions(
             input_arrays=_names(input_arrays),
             output_arrays=_names(output_arrays),
@@ -112,6 +119,9 @@ def _show(report: ConversionReport) -> None:
         [_row(made) for made in report.files],
         right=("KiB", "zipped", "SQNR dB"),
     )
+    scales = {made.scheme.value: made.weight_scales for made in report.files if made.weight_scales is not None}
+    for kind in dict.fromkeys(scales.values()):
+        output.note(f"scales of weights {kind}: {', '.join(name for name, found in scales.items() if found == kind)}")
     for made in report.files:
         floats = made.inspection.float_ops
         if made.scheme.needs_calibration and floats:
@@ -161,6 +171,7 @@ def _document(report: ConversionReport) -> dict[str, Any]:
                 "inputs": codec.encode(made.inspection.inputs),
                 "outputs": codec.encode(made.inspection.outputs),
                 "integer_only": made.inspection.integer_only,
+                "weight_scales": made.weight_scales,
                 "float_ops": dict(made.inspection.float_ops),
                 "requirements": codec.encode(made.inspection.requirements),
                 "fidelity": codec.encode(made.fidelity),

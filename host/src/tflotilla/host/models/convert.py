@@ -69,6 +69,16 @@ class ConvertedFile:
     inspection: ModelInspection
     fidelity: fidelity.Fidelity
 
+    @property
+    def weight_scales(self) -> str | None:
+        """How the 8-bit weights are scaled, as the file itself says: "per channel", "per tensor", None without any."""
+        counts = {
+            len(tensor.quantization.scales)
+            for tensor in self.inspection.tensors
+            if tensor.quantization is not None and tensor.constant_bytes and tensor.dtype == "int8"
+        }
+        return None if not counts else "per channel" if max(counts) > 1 else "per tensor"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionReport:
@@ -176,6 +186,8 @@ def _check(request: ConversionRequest) -> None:
             )
         if request.output.is_dir():
             raise UsageError(f"{request.output} is a folder; give a file, or a folder not ending in .tflite")
+        if request.output.resolve() == request.source.resolve():
+            raise UsageError(f"{request.output} is the source itself; give another name")
     elif request.output.exists() and not request.output.is_dir():
         raise UsageError(f"{request.output} exists and is not a folder; end it in .tflite to name the file itself")
     delivery.check_writable(request.output)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from tflotilla.host.models.sources import finite
 from tflotilla.shared.contract.errors import ConversionError, ModelError
 from tflotilla.shared.contract.tensors import DType, TensorSpec
 
@@ -35,6 +36,7 @@ class FrozenFunction:
         bounded: bool = False,
     ) -> None:
         """Freeze; `bounded` says that loops end after a number of steps that the input's shape fixes."""
+        finite.check_variables(function.variables)
         try:
             self._function = convert_variables_to_constants_v2(function, lower_control_flow=False)
         except (ValueError, tf.errors.OpError) as error:
@@ -48,7 +50,9 @@ class FrozenFunction:
         self.inputs = tuple(_spec(tensor) for tensor in self._function.inputs)
         self.output_names = tuple(output_names) or tuple(t.name.split(":")[0] for t in self._function.outputs)
         self.notes = tuple(notes)
-        self.loops = not bounded and _has_loops(self._function.graph.as_graph_def())
+        graph_def = self._function.graph.as_graph_def()
+        finite.check_graph(graph_def)
+        self.loops = not bounded and _has_loops(graph_def)
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh converter of TensorFlow 2."""
@@ -80,6 +84,7 @@ class FrozenGraph:
         *,
         notes: Sequence[str] = (),
     ) -> None:
+        finite.check_graph(graph_def)
         self._graph_def = graph_def
         self._graph = tf.Graph()
         with self._graph.as_default():
