@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.models.sources import graph_code, shapes
+from tflotilla.host.models.sources import graph_code, rewrites, shapes
 from tflotilla.shared.contract.errors import ConversionError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def cut(
         notes.append(f"{len(stored)} weights that were stored as integers are float again")
     part = _between(graph_def, nodes, tensors, wanted_outputs, fixed, stored)
     placed = {_node(name): shape for name, shape in fixed.items()}
-    return FrozenGraph(part, placed, wanted_outputs, notes=notes)
+    rewritten, done = rewrites.rewrite(part, wanted_outputs)
+    return FrozenGraph(part, placed, wanted_outputs, notes=[*notes, *done], converted=rewritten)
 
 
 def _parse(path: Path) -> Any:  # noqa: ANN401 - TensorFlow has no types

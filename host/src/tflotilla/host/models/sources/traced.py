@@ -83,17 +83,13 @@ class FrozenGraph:
         outputs: Sequence[str],
         *,
         notes: Sequence[str] = (),
+        converted: Any = None,  # noqa: ANN401 - TensorFlow has no types
     ) -> None:
+        """Keep the graph as it is to run it, and `converted`, which computes the same, to convert it."""
         finite.check_graph(graph_def)
-        self._graph_def = graph_def
-        self._graph = tf.Graph()
-        with self._graph.as_default():
-            tf.import_graph_def(graph_def, name="")
-        self._inputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in inputs]
-        for tensor, shape in zip(self._inputs, inputs.values(), strict=True):
-            # Old graphs can't write "a single number" into the placeholder: there it means "unknown".
-            tensor.set_shape(shape)
-        self._outputs = [self._graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
+        self._ends = dict(inputs), list(outputs)
+        self._graph, self._inputs, self._outputs = _imported(graph_def, *self._ends)
+        self._converted = graph_def if converted is None else converted
         self.inputs = tuple(_spec(tensor) for tensor in self._inputs)
         self.output_names = tuple(outputs)
         self.notes = tuple(notes)
@@ -101,7 +97,8 @@ class FrozenGraph:
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh converter of TensorFlow 1: it alone understands the control flow of old graphs."""
-        return tf.compat.v1.lite.TFLiteConverter(self._graph_def, self._inputs, self._outputs)
+        _, inputs, outputs = _imported(self._converted, *self._ends)
+        return tf.compat.v1.lite.TFLiteConverter(self._converted, inputs, outputs)
 
     def run(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Compute in TensorFlow. Raises ModelError."""
@@ -116,6 +113,18 @@ class FrozenGraph:
         """Return what `run` computes: a GraphDef, the names of its input tensors and of its output tensors."""
         inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (self._inputs, self._outputs))
         return self._graph.as_graph_def(), inputs, outputs
+
+
+def _imported(graph_def: Any, inputs: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Any:  # noqa: ANN401
+    """Return (graph, input tensors, output tensors)."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(graph_def, name="")
+    begins = [graph.get_tensor_by_name(_tensor_name(name)) for name in inputs]
+    for tensor, shape in zip(begins, inputs.values(), strict=True):
+        # Old graphs can't write "a single number" into the placeholder: there it means "unknown".
+        tensor.set_shape(shape)
+    return graph, begins, [graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
 
 
 def _has_loops(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
@@ -136,4 +145,6 @@ def _spec(tensor: Any) -> TensorSpec:  # noqa: ANN401 - TensorFlow has no types
 
 def _first_line(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error)
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
+    lines = [line.strip() for line in text.splitlines()]
+    # "Graph execution error:" only announces one.
+    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)[:300]

@@ -146,6 +146,8 @@ class _Interpreter:
         self._input_indices = tuple(int(detail["index"]) for detail in inputs)
         self._output_indices = tuple(int(detail["index"]) for detail in outputs)
         self._dynamic = any(-1 in spec.shape for spec in self._inputs)
+        # Of a tensor whose rank is unknown too, the file says that it has no dimensions.
+        self._varies = any(-1 in spec.shape or not spec.shape for spec in self._outputs)
         self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in inputs]
         # Nearly every model has one input and one output: no loop stands between those and the runtime.
         self._only_input = self._input_indices[0] if len(inputs) == 1 else None
@@ -178,7 +180,7 @@ class _Interpreter:
     @property
     def direct(self) -> DirectCalls | None:
         """The runtime's own calls, where the model is simple enough for them."""
-        if self._only_input is None or self._only_output is None:
+        if self._only_input is None or self._only_output is None or self._varies:
             return None
         return DirectCalls(self._set, self._only_input, self._run, self._get, self._only_output)
 
@@ -205,9 +207,19 @@ class _Interpreter:
 
     def get_outputs(self) -> tuple[Tensor, ...]:
         """Copies of the outputs."""
+        if self._varies:
+            return tuple([self._get_any(index) for index in self._output_indices])
         if self._only_output is not None:
             return (self._get(self._only_output),)
         return tuple([self._get(index) for index in self._output_indices])
+
+    def _get_any(self, index: int) -> Tensor:
+        """Return an output of whatever size: "nothing found" is an answer, and GetTensor refuses to give it."""
+        native = self._native
+        shape = tuple(int(size) for size in native.TensorSize(index, 0))
+        if 0 in shape:
+            return np.empty(shape, native.TensorType(index, 0))
+        return cast("Tensor", self._get(index))
 
     def _resize(self, tensors: tuple[Tensor, ...]) -> None:
         changed = False
