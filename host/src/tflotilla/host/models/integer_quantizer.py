@@ -40,7 +40,15 @@ class Calibrated:
         self._calibrator: Any
         try:
             self._calibrator = calibrator.Calibrator(calibrator.add_intermediate_tensors(model))
-            #: The file with minimum and maximum of every activation in its tensors' quantization parameters.
+        except (ValueError, RuntimeError) as error:
+            raise ConversionError(f"calibration: {' '.join(str(error).split())}") from error
+        #: The file with minimum and maximum of every activation in its tensors' quantization parameters.
+        self.model = b""
+        self.extend(samples)
+
+    def extend(self, samples: Iterable[Sequence[NDArray[Any]]]) -> None:
+        """Widen the ranges by what more samples show. Raises ConversionError, as when it was made."""
+        try:
             self.model = bytes(
                 self._calibrator.calibrate(lambda: ([np.ascontiguousarray(v) for v in sample] for sample in samples))
             )
