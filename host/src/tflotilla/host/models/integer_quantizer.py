@@ -49,8 +49,9 @@ class Calibrated:
     def extend(self, samples: Iterable[Sequence[NDArray[Any]]]) -> None:
         """Widen the ranges by what more samples show. Raises ConversionError, as when it was made."""
         try:
+            # Not ascontiguousarray: of a single number it makes an array of one.
             self.model = bytes(
-                self._calibrator.calibrate(lambda: ([np.ascontiguousarray(v) for v in sample] for sample in samples))
+                self._calibrator.calibrate(lambda: ([np.asarray(v, order="C") for v in sample] for sample in samples))
             )
         except (ValueError, RuntimeError) as error:
             raise ConversionError(f"calibration: {' '.join(str(error).split())}") from error
