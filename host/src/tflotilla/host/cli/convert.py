@@ -126,6 +126,12 @@ def _show(report: ConversionReport) -> None:
         floats = made.inspection.float_ops
         if made.scheme.needs_calibration and floats:
             output.note(f"{made.scheme.value}: stayed float: {', '.join(f'{name} ({n})' for name, n in floats)}")
+    failing: dict[tuple[str, str], list[str]] = {}
+    for made in report.files:
+        for runtime, reason in made.fails_on.items():
+            failing.setdefault((runtime, reason), []).append(made.scheme.value)
+    for (runtime, reason), schemes in failing.items():
+        output.note(f"{', '.join(schemes)}: not on {runtime}: {reason}")
     for scheme, reason in report.failures.items():
         output.note(f"{scheme.value}: not made: {reason}")
     for text in report.notes:
@@ -145,9 +151,9 @@ def _row(made: ConvertedFile) -> tuple[str, ...]:
         f"{found.size_bytes / _KIB:,.1f}",
         f"{made.compressed_bytes / _KIB:,.1f}",
         " → ".join(",".join(dict.fromkeys(spec.dtype for spec in specs)) for specs in (found.inputs, found.outputs)),
-        "not tried" if sqnr_db is None else f"{sqnr_db:.0f}",
+        f"{sqnr_db:.0f}" if sqnr_db is not None else ("not tried" if made.fidelity.runtime is None else "too flat"),
         found.requirements.min_runtime_version or "",
-        accepting(found).replace("ai-edge-litert", "litert").replace("tflite-runtime", "tflite"),
+        accepting(found, without=made.fails_on).replace("ai-edge-litert", "litert").replace("tflite-runtime", "tflite"),
         ", ".join(f"{op.name} v{op.version}" for op in ops[:_SHOWN_OPS]) + more,
     )
 
@@ -175,6 +181,7 @@ def _document(report: ConversionReport) -> dict[str, Any]:
                 "float_ops": dict(made.inspection.float_ops),
                 "requirements": codec.encode(made.inspection.requirements),
                 "fidelity": codec.encode(made.fidelity),
+                "fails_on": dict(made.fails_on),
             }
             for made in report.files
         ],

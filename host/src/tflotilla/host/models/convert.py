@@ -32,7 +32,7 @@ from tflotilla.shared.inference import preprocessing as preprocessings
 from tflotilla.shared.inference import runtime as runtimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 DEFAULT_SAMPLES = 100
 #: The runtimes a file is tried on when no target is named, best first: newer kernels know older files.
@@ -68,6 +68,8 @@ class ConvertedFile:
     compressed_bytes: int
     inspection: ModelInspection
     fidelity: fidelity.Fidelity
+    #: Other runtimes that are here and can't run it right: name → why.
+    fails_on: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weight_scales(self) -> str | None:
@@ -78,6 +80,14 @@ class ConvertedFile:
             if tensor.quantization is not None and tensor.constant_bytes and tensor.dtype == "int8"
         }
         return None if not counts else "per channel" if max(counts) > 1 else "per tensor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """What the runtimes here make of one file."""
+
+    fidelity: fidelity.Fidelity
+    fails_on: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +153,9 @@ def convert(request: ConversionRequest, on_progress: Callable[[str], None] | Non
         reference = Path(folder) / quantize.REFERENCE
         limit_s = fidelity.LOOPING_TIMEOUT_S if made["loops"] else fidelity.TIMEOUT_S
         found = _follow(request, files, reference, notes, limit_s)
-        for scheme, fidelity_found in found.items():
-            if fidelity_found.reason is not None:
-                where = "" if fidelity_found.runtime is None else f"on {fidelity_found.runtime}: "
-                failures[scheme] = where + fidelity_found.reason
+        for scheme, followed in found.items():
+            if followed.fidelity.reason is not None:
+                failures[scheme] = _spell(followed.fidelity.runtime, followed.fidelity.reason)
                 del files[scheme]
         if not files:
             scheme, reason = next((s, failures[s]) for s in request.schemes if s in failures)
@@ -255,30 +264,48 @@ def _follow(
     reference: Path,
     notes: list[str],
     limit_s: float,
-) -> dict[QuantizationScheme, fidelity.Fidelity]:
-    """Run the files on the target runtime, or on the best one here; nothing compared is said, never an error."""
-    unknown = {scheme: fidelity.Fidelity(runtime=None, sqnr_db=None) for scheme in files}
+) -> dict[QuantizationScheme, Followed]:
+    """Run the files on the target runtime, without one on all that are here; nothing compared is said, never an error.
+
+    Without a target one runtime that computes a file right is enough; what the others make of it is said.
+    """
+    unknown = {scheme: Followed(fidelity=fidelity.Fidelity(runtime=None, sqnr_db=None)) for scheme in files}
     if not files or not reference.exists():
         return unknown
     wanted = [request.target.name] if request.target is not None else []
+    tried: dict[str, Mapping[QuantizationScheme, fidelity.Fidelity]] = {}
     for name in dict.fromkeys([*wanted, *_TRIED]):
         try:
-            found = fidelity.measure(files, reference, name, timeout_s=limit_s)
+            tried[name] = fidelity.measure(files, reference, name, timeout_s=limit_s)
         except BoardError as error:
             if name in wanted:
                 notes.append(f"not tried on {request.target}: {error}")
             continue
-        offers = {entry.runtime for entry in found.values() if entry.runtime is not None}
-        if request.target is not None and request.target.name == name and request.target not in offers:
-            notes.append(f"tried on {', '.join(map(str, offers))}; {request.target} is not installed here")
-        return unknown | found
-    notes.append("not run: no runtime is installed here")
-    return unknown
+        if request.target is not None:
+            offers = {entry.runtime for entry in tried[name].values() if entry.runtime is not None}
+            if request.target.name == name and request.target not in offers:
+                notes.append(f"tried on {', '.join(map(str, offers))}; {request.target} is not installed here")
+            break
+    if not tried:
+        notes.append("not run: no runtime is installed here")
+    return unknown | {
+        scheme: _best({name: entries[scheme] for name, entries in tried.items()}) for scheme in files if tried
+    }
 
 
-def _deliver(
-    request: ConversionRequest, scheme: QuantizationScheme, made: Path, found: fidelity.Fidelity
-) -> ConvertedFile:
+def _spell(offer: RuntimeOffer | None, reason: str) -> str:
+    return reason if offer is None or str(offer) in reason else f"on {offer}: {reason}"
+
+
+def _best(found: Mapping[str, fidelity.Fidelity]) -> Followed:
+    """Return what the first runtime that computes a file right found, else the first one's complaint. Pure."""
+    good = next((entry for entry in found.values() if entry.reason is None), None)
+    if good is None:
+        return Followed(fidelity=next(iter(found.values())))
+    return Followed(fidelity=good, fails_on={name: entry.reason for name, entry in found.items() if entry.reason})
+
+
+def _deliver(request: ConversionRequest, scheme: QuantizationScheme, made: Path, found: Followed) -> ConvertedFile:
     target = request.output
     if target.suffix != ".tflite":
         stem = request.source.stem if request.source.is_file() else request.source.name
@@ -289,12 +316,16 @@ def _deliver(
         path=target,
         compressed_bytes=len(zlib.compress(target.read_bytes(), 9)),
         inspection=inspect_model(target),
-        fidelity=found,
+        fidelity=found.fidelity,
+        fails_on=found.fails_on,
     )
 
 
-def accepting(inspection: ModelInspection) -> str:
-    """Name the oldest version of each runtime from which on every measured one accepts the ops; "" when none does."""
+def accepting(inspection: ModelInspection, *, without: Collection[str] = ()) -> str:
+    """Name the oldest version of each runtime from which on every measured one accepts the ops; "" when none does.
+
+    Runtimes named in `without` accept the ops and still fail.
+    """
     oldest: dict[str, str] = {}
     for table in sorted(compatibility.known_tables(), key=lambda table: compatibility.version_key(table.version)):
         offer = RuntimeOffer(name=table.name, version=table.version)
@@ -302,4 +333,4 @@ def accepting(inspection: ModelInspection) -> str:
             oldest.setdefault(table.name, table.version)
         else:
             oldest.pop(table.name, None)
-    return ", ".join(f"{name} ≥ {version}" for name, version in sorted(oldest.items()))
+    return ", ".join(f"{name} ≥ {version}" for name, version in sorted(oldest.items()) if name not in without)
