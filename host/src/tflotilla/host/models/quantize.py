@@ -29,10 +29,11 @@ from tflotilla.shared.contract.tensors import QuantizationScheme
 from tflotilla.shared.inference import goldens, preprocessing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from tflotilla.host.models.compatibility import RuntimeVerdict
     from tflotilla.host.models.inspect import ModelInspection
     from tflotilla.host.models.integer_quantizer import Calibrated
     from tflotilla.host.models.sources import SourceModel
@@ -105,7 +106,7 @@ def run(
             notes.append(f"the files were not compared with the source: {problem}")
     offer = None if target is None else codec.decode(RuntimeOffer, target, "target")
     failures = {}
-    maker = _Maker(model, inputs, offer, per_channel=per_channel)
+    maker = Maker(model, inputs, offer, per_channel=per_channel)
     for number, scheme in enumerate(map(QuantizationScheme, schemes), 1):
         report_progress(f"converting to {scheme.value} ({number} of {len(schemes)})")
         (Path(folder) / CURRENT).write_text(scheme.value)
@@ -157,7 +158,7 @@ def _write_reference(
     return None
 
 
-class _Maker:
+class Maker:
     """Makes the schemes of one source, for one runtime or for any."""
 
     def __init__(
@@ -177,6 +178,9 @@ class _Maker:
         #: The int8 file with float edges, made once for the three int8 schemes; or why it can't be made.
         self._int8: bytes | ConversionError | None = None
         self._settings: frozenset[str] = frozenset()
+        #: What made the int8 file; more of its kind come from here.
+        self._ranges: Calibrated | None = None
+        self._int8_settings: frozenset[str] = frozenset()
 
     def make(self, scheme: QuantizationScheme) -> bytes:
         """Return the file. Raises ConversionError naming the op that stands in the way."""
@@ -186,12 +190,48 @@ class _Maker:
             return self._shared_int8()
         return self._accepted(scheme)
 
+    def calibrated(self) -> bytes:
+        """Return the float file whose operators `mixed` names. Raises ConversionError: there is no int8 file."""
+        self._shared_int8()
+        assert self._ranges is not None  # noqa: S101 - there is an int8 file
+        return self._ranges.model
+
+    def mixed(self, kept: Collection[str], *, finish: Callable[[bytes], bytes] | None = None) -> bytes:
+        """Return int8 with float edges and some operators in float, with the settings of the int8 file.
+
+        Args:
+            kept: the operators that stay float, each named by its first output tensor.
+            finish: changes the file before the target runtime's table judges it.
+
+        Raises:
+            ConversionError: there is no int8 file, TensorFlow can't make this one, or the runtime can't run it.
+
+        """
+        self._shared_int8()
+        assert self._ranges is not None  # noqa: S101 - there is an int8 file
+        try:
+            made = self._ranges.quantize(
+                kept=kept,
+                per_channel=self._per_channel and _PER_TENSOR not in self._int8_settings,
+                per_channel_dense=_PER_TENSOR_DENSE not in self._int8_settings,
+            )
+        except Exception as error:  # the quantizer raises whatever its passes raise
+            raise ConversionError(_explain(error)) from error
+        made = made if finish is None else finish(made)
+        verdict = self._verdict(made, QuantizationScheme.INT8)
+        if verdict is not None and not verdict.ok:
+            raise ConversionError(f"{self._offer} can't run it: {verdict}")
+        return made
+
     def _shared_int8(self) -> bytes:
         if self._int8 is None:
             try:
                 self._int8 = self._most_integer()
             except ConversionError as error:
                 self._int8 = error
+            else:
+                self._ranges = None if self._calibrated is None else self._calibrated[1]
+                self._int8_settings = self._settings
         if isinstance(self._int8, ConversionError):
             raise self._int8
         return self._int8
@@ -233,17 +273,19 @@ class _Maker:
         verdict = None
         for settings in _SETTINGS:
             made = self._convert(scheme, settings)
-            try:
-                found = inspect_bytes(made, scheme.value)
-            except ModelError as error:
-                reason = str(error).removeprefix(f"{scheme.value}: corrupt TFLite file: ")
-                raise ConversionError(f"what TensorFlow makes of it can't run: {reason}") from error
-            if self._offer is None:
-                return made
-            verdict = compatibility.check_runtime(found.requirements, self._offer)
-            if verdict.ok:
+            verdict = self._verdict(made, scheme)
+            if verdict is None or verdict.ok:
                 return made
         raise ConversionError(f"{self._offer} can't run it: {verdict}")
+
+    def _verdict(self, made: bytes, scheme: QuantizationScheme) -> RuntimeVerdict | None:
+        """Judge a file by the target's table; None when any runtime will do. Raises ConversionError: none would."""
+        try:
+            found = inspect_bytes(made, scheme.value)
+        except ModelError as error:
+            reason = str(error).removeprefix(f"{scheme.value}: corrupt TFLite file: ")
+            raise ConversionError(f"what TensorFlow makes of it can't run: {reason}") from error
+        return None if self._offer is None else compatibility.check_runtime(found.requirements, self._offer)
 
     def _convert(self, scheme: QuantizationScheme, settings: Sequence[str]) -> bytes:
         import tensorflow as tf
