@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflotilla.host.models import child
+from tflotilla.host.models import child, flatbuffer
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _LEAST_DB = {QuantizationScheme.FLOAT32: 30.0, QuantizationScheme.FLOAT16: 10.0}
 _LEAST_QUANTIZED_DB = 1.0
 _BEST_DB = 200.0
+_LEAST_STEPS = 2.0
+#: Rows nearer than this, in deviations of their outputs, are the same thing found.
+_SAME_ROW = 0.25
 TIMEOUT_S = 600.0
 #: For models that loop until a value says so: quantized, that value may never be reached.
 LOOPING_TIMEOUT_S = 20.0
@@ -113,7 +116,8 @@ def _follow(
             )
     except (ModelError, DatasetError, BoardError, ValueError) as error:
         return Fidelity(runtime=engine.offer, sqnr_db=None, reason=" ".join(str(error).split()))
-    sqnr_db, reason = judge(scheme, vectors.outputs, answers)
+    varying = tuple(-1 in spec.shape for spec in loaded.outputs)
+    sqnr_db, reason = judge(scheme, vectors.outputs, answers, varying, _output_steps(path.read_bytes()))
     return Fidelity(runtime=engine.offer, sqnr_db=sqnr_db, reason=reason)
 
 
@@ -121,13 +125,28 @@ def judge(
     scheme: QuantizationScheme,
     expected: Sequence[Sequence[NDArray[Any]]],
     actual: Sequence[Sequence[NDArray[Any]]],
+    varying: Sequence[bool] = (),
+    steps: Sequence[float] = (),
 ) -> tuple[float | None, str | None]:
     """Compare the source's outputs with a file's, per sample and output; return (worst SQNR, what is wrong). Pure.
 
-    Outputs whose shape depends on their values (boxes found) can't be compared sample by sample and are left out.
+    `steps` are the quantization steps of the file's outputs, 0 for real ones. A source whose output varies by less than
+    two of them (an untrained classifier) can't be followed by any file, nor contradicted: that output is left out.
+
+    Outputs of which `varying` says that they have as many rows as are found (boxes) are compared row by row, each with
+    the file's nearest, in whatever order. Others that differ in size are left out.
     """
     worst: float | None = None
+    found = [output for output, varies in enumerate(varying) if varies]
+    if found and len(actual[0]) == len(expected[0]):
+        worst, reason = _judge_found(
+            scheme, *([[sample[output] for output in found] for sample in side] for side in (expected, actual))
+        )
+        if reason is not None:
+            return worst, reason
     for output in range(len(expected[0])):
+        if output in found:
+            continue
         if len(actual[0]) != len(expected[0]):
             return None, f"it gives {len(actual[0])} outputs, the source {len(expected[0])}"
         pairs = [
@@ -143,6 +162,8 @@ def judge(
         source, file = source[usable], file[usable]
         if not np.isfinite(file).all():
             return None, f"output {output} is not a finite number where the source's is"
+        if steps and _below_resolution(source, file, steps[output]):
+            continue
         sqnr_db = _sqnr_db(source, file)
         worst = sqnr_db if worst is None else min(worst, sqnr_db)
         if sqnr_db < _LEAST_DB.get(scheme, _LEAST_QUANTIZED_DB):
@@ -151,6 +172,79 @@ def judge(
                 return sqnr_db, f"all numbers of output {output} are {file[0]:g}, the source's are not"
             return sqnr_db, f"output {output} does not follow the source's ({sqnr_db:.1f} dB)"
     return worst, None
+
+
+def _judge_found(
+    scheme: QuantizationScheme,
+    expected: Sequence[Sequence[NDArray[Any]]],
+    actual: Sequence[Sequence[NDArray[Any]]],
+) -> tuple[float | None, str | None]:
+    """Compare what was found: outputs whose rows belong together (a box, its score, its landmarks)."""
+    outputs = range(len(expected[0]))
+    if any(len({len(output) if output.ndim else -1 for output in side}) != 1 for side in (*expected, *actual)):
+        return None, None  # their rows don't belong together
+    scales = []
+    for output in outputs:
+        values = np.concatenate([sample[output].astype(np.float64).ravel() for sample in expected])
+        # An output that hardly changes, like the score of what is certain, is measured by its height.
+        scale = max(float(values.std()), float(np.sqrt(np.mean(values**2))) / 10) if values.size else 0.0
+        scales.append(scale or 1.0)
+    differences: list[float] = []
+    wanted = got = 0
+    for sample, answer in zip(expected, actual, strict=True):
+        source, file = (
+            np.concatenate([side[i].reshape(len(side[i]), -1).astype(np.float64) / scales[i] for i in outputs], 1)
+            for side in (sample, answer)
+        )
+        wanted += len(source)
+        got += len(file)
+        differences += _nearest(source, file)
+    if not wanted:
+        return None, f"it finds {got} rows where the source finds none" if got else None
+    alike = [difference for difference in differences if difference < _SAME_ROW]
+    if len(alike) * 2 < wanted or got > 2 * wanted:
+        return None, f"it finds {len(alike)} of the {wanted} rows that the source finds, and {got - len(alike)} others"
+    noise = math.sqrt(float(np.mean(np.square(alike))))
+    sqnr_db = _BEST_DB if noise == 0.0 else min(_BEST_DB, -20 * math.log10(noise))
+    if sqnr_db < _LEAST_DB.get(scheme, _LEAST_QUANTIZED_DB):
+        return sqnr_db, f"the rows that it finds do not follow the source's ({sqnr_db:.1f} dB)"
+    return sqnr_db, None
+
+
+def _nearest(source: NDArray[np.float64], file: NDArray[np.float64]) -> list[float]:
+    """Return the RMS difference of every row of the source that gets one of the file's, nearest pairs first."""
+    if not len(source) or not len(file):
+        return []
+    distances = np.stack([np.sqrt(np.mean((file - row) ** 2, 1)) for row in source])
+    taken: list[float] = []
+    rows, columns = set(range(len(source))), set(range(len(file)))
+    for flat in np.argsort(distances, axis=None, kind="stable"):
+        row, column = divmod(int(flat), len(file))
+        if row in rows and column in columns:
+            rows.remove(row)
+            columns.remove(column)
+            taken.append(float(distances[row, column]))
+    return taken
+
+
+def _below_resolution(source: NDArray[np.float64], file: NDArray[np.float64], step: float) -> bool:
+    blurred = float(np.ptp(source)) < _LEAST_STEPS * step
+    return blurred and float(np.max(np.abs(source - file))) <= _LEAST_STEPS * step
+
+
+def _output_steps(data: bytes) -> tuple[float, ...]:
+    """Return the scale of each output, also where a DEQUANTIZE makes it real; 0 for what was never quantized."""
+    model = flatbuffer.read(data)
+    graph = model.subgraphs[0]
+    made_by = {int(operator.outputs[0]): operator for operator in graph.operators if operator.outputs is not None}
+    steps = []
+    for index in graph.outputs:
+        operator = made_by.get(int(index))
+        if operator is not None and flatbuffer.op_name(model, operator) == "DEQUANTIZE":
+            index = operator.inputs[0]  # noqa: PLW2901 - the same output, before it was made real
+        found = graph.tensors[index].quantization
+        steps.append(float(found.scale[0]) if found is not None and found.scale is not None and len(found.scale) else 0)
+    return tuple(steps)
 
 
 def _sqnr_db(source: NDArray[np.float64], file: NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ What it does NOT do: decide what is quantized, judge the result, or change the t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,16 @@ import tensorflow as tf
 from tensorflow.lite.python import convert
 from tensorflow.lite.python.optimize import calibrator
 
+from tflotilla.host.models import flatbuffer
 from tflotilla.shared.contract.errors import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
+
+
+_UNMEASURED = re.compile(r"should be recorded during calibration: Failed for tensor (\S+)")
 
 
 class Calibrated:
@@ -97,13 +102,32 @@ class Calibrated:
 
         """
         number = {dtype: np.dtype(dtype.as_numpy_dtype()).num for dtype in (tf.float32, tf.int16, tf.int64)}
-        made: bytes = self._calibrator._calibrator.QuantizeModel(  # noqa: SLF001 - its public method calibrates again
-            number[tf.float32],
-            number[tf.float32],
-            True,  # noqa: FBT003 - a C++ function without names: float stays allowed
-            number[tf.int16],
-            number[tf.int64],
-            not per_channel,
-            not per_channel_dense,
-        )
+        try:
+            made: bytes = self._calibrator._calibrator.QuantizeModel(  # noqa: SLF001 - its public method calibrates again
+                number[tf.float32],
+                number[tf.float32],
+                True,  # noqa: FBT003 - a C++ function without names: float stays allowed
+                number[tf.int16],
+                number[tf.int64],
+                not per_channel,
+                not per_channel_dense,
+            )
+        except RuntimeError as error:
+            unmeasured = _UNMEASURED.search(str(error))
+            if unmeasured is None:
+                raise
+            op = self._op_of(unmeasured.group(1))
+            message = (
+                f"{op} (tensor {unmeasured.group(1)}) has no range, and to 16 bits nothing is quantized without one"
+            )
+            raise ConversionError(f"{message}; int8 keeps it float") from error
         return bytes(convert.deduplicate_readonly_buffers(made) if deduplicate else made)
+
+    def _op_of(self, name: str) -> str:
+        """Return the op that makes a tensor."""
+        model = flatbuffer.read(self.model)
+        for graph in model.subgraphs:
+            for operator in graph.operators or ():
+                if name in [flatbuffer.tensor_name(graph.tensors[output]) for output in operator.outputs]:
+                    return flatbuffer.op_name(model, operator)
+        return "what is fed"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflotilla.host.models import compatibility, datasets, sources
+from tflotilla.host.models import compatibility, datasets, finders, sources
 from tflotilla.host.models import samples as sample_data
 from tflotilla.host.models.child import report_progress
 from tflotilla.host.models.inspect import inspect_bytes
@@ -181,6 +181,8 @@ class Maker:
         #: What made the int8 file; more of its kind come from here.
         self._ranges: Calibrated | None = None
         self._int8_settings: frozenset[str] = frozenset()
+        #: Operators of the int8 file that were never to be quantized.
+        self._stays: frozenset[str] = frozenset()
 
     def make(self, scheme: QuantizationScheme) -> bytes:
         """Return the file. Raises ConversionError naming the op that stands in the way."""
@@ -211,7 +213,7 @@ class Maker:
         assert self._ranges is not None  # noqa: S101 - there is an int8 file
         try:
             made = self._ranges.quantize(
-                kept=kept,
+                kept={*kept, *self._stays},
                 per_channel=self._per_channel and _PER_TENSOR not in self._int8_settings,
                 per_channel_dense=_PER_TENSOR_DENSE not in self._int8_settings,
             )
@@ -313,6 +315,8 @@ class Maker:
         self._settings = frozenset(settings)
         try:
             made = bytes(converter.convert())
+        except ConversionError:
+            raise
         except Exception as error:  # the converter raises whatever its passes raise
             raise ConversionError(_explain(error)) from error
         return made
@@ -334,12 +338,15 @@ class Maker:
         if self._calibrated is None or self._calibrated[0] != model:
             self._calibrated = (bytes(model), Calibrated(bytes(model), self._calibrate()))
         calibrated = self._calibrated[1]
-        make = calibrated.quantize_16x8 if activations_type == tf.int16 else calibrated.quantize
-        return make(
-            per_channel=self._per_channel and _PER_TENSOR not in self._settings,
-            per_channel_dense=_PER_TENSOR_DENSE not in self._settings,
-            deduplicate=False,
-        )
+        options = {
+            "per_channel": self._per_channel and _PER_TENSOR not in self._settings,
+            "per_channel_dense": _PER_TENSOR_DENSE not in self._settings,
+            "deduplicate": False,
+        }
+        if activations_type == tf.int16:
+            return calibrated.quantize_16x8(**options)
+        self._stays = finders.kept(calibrated.model)
+        return calibrated.quantize(kept=self._stays, **options)
 
     def _calibrate(self) -> Iterator[list[NDArray[Any]]]:
         for sample in self._inputs or ():
@@ -360,8 +367,10 @@ def _with_names(data: bytes, named: ModelInspection) -> bytes:
 
 
 def _stayed_float(found: ModelInspection) -> str:
-    ops = ", ".join(f"{name} ({count})" for name, count in found.float_ops) or "an operator at its edges"
-    return f"{ops} can't be quantized and would stay float; scheme int8 keeps float where it must"
+    finding = [(name, count) for name, count in found.float_ops if name in finders.FINDERS]
+    ops = ", ".join(f"{name} ({count})" for name, count in finding or found.float_ops) or "an operator at its edges"
+    around = " with what leads to them" if finding else ""
+    return f"{ops} can't be quantized and would stay float{around}; scheme int8 keeps float where it must"
 
 
 def _explain(error: Exception) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _LOOPS = frozenset({"While", "StatelessWhile", "Enter"})
+_SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "TensorArraySizeV3"})
 
 
 class FrozenFunction:
@@ -93,7 +94,7 @@ class FrozenGraph:
         self.inputs = tuple(_spec(tensor) for tensor in self._inputs)
         self.output_names = tuple(outputs)
         self.notes = tuple(notes)
-        self.loops = _has_loops(graph_def)
+        self.loops = _has_loops(graph_def) and _ends_by_value(graph_def)
 
     def converter(self) -> Any:  # noqa: ANN401 - TensorFlow has no types
         """Return a fresh converter of TensorFlow 1: it alone understands the control flow of old graphs."""
@@ -130,6 +131,23 @@ def _imported(graph_def: Any, inputs: Mapping[str, tuple[int, ...]], outputs: Se
 def _has_loops(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
     nodes = [*graph_def.node, *(node for function in graph_def.library.function for node in function.node_def)]
     return any(node.op in _LOOPS for node in nodes)
+
+
+def _ends_by_value(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
+    """Whether the end of a loop of TensorFlow 1 depends on what is fed, not only on shapes and constants."""
+    nodes = {node.name: node for node in graph_def.node}
+    stack = [node for node in graph_def.node if node.op == "LoopCond"]
+    if any(node.op in _LOOPS - {"Enter"} for node in graph_def.node) or not stack:
+        return True
+    seen: set[str] = set()
+    while stack:
+        node = stack.pop()
+        if node.op == "Placeholder":
+            return True
+        if node.name not in seen and node.op not in _SIZES:
+            seen.add(node.name)
+            stack += [nodes[name.split(":")[0]] for name in node.input if not name.startswith("^")]
+    return False
 
 
 def _tensor_name(name: str) -> str:
