@@ -367,9 +367,9 @@ def _with_names(data: bytes, named: ModelInspection) -> bytes:
 
 
 def _stayed_float(found: ModelInspection) -> str:
-    finding = [(name, count) for name, count in found.float_ops if name in finders.FINDERS]
-    ops = ", ".join(f"{name} ({count})" for name, count in finding or found.float_ops) or "an operator at its edges"
-    around = " with what leads to them" if finding else ""
+    obstacles = [(name, count) for name, count in found.float_ops if name in finders.OBSTACLES]
+    ops = ", ".join(f"{name} ({count})" for name, count in obstacles or found.float_ops) or "an operator at its edges"
+    around = " with what leads to them" if obstacles else ""
     return f"{ops} can't be quantized and would stay float{around}; scheme int8 keeps float where it must"
 
 
