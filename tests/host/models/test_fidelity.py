@@ -121,3 +121,16 @@ def test_a_file_that_does_not_end_is_given_up_and_named(tmp_path: Path) -> None:
 
     assert found[INT8].reason == "ai-edge-litert on the converted file: gave up after 0.001 s"
     assert found[INT8].runtime is None
+
+
+def test_a_source_that_varies_less_than_a_step_is_neither_followed_nor_contradicted() -> None:
+    """An untrained classifier says 0.001 for each of 1000 classes; int8 has steps of 1/256."""
+    source = [(np.full((1, 1000), 0.001) + np.random.default_rng(0).random((1, 1000)) * 1e-4,)]
+    zeros = [(np.zeros((1, 1000)),)]
+    wrong = [(np.full((1, 1000), 0.5),)]
+    scheme = QuantizationScheme.INT8
+
+    assert (None, None) == fidelity.judge(scheme, source, zeros, steps=(1 / 256,))
+    assert fidelity.judge(scheme, source, wrong, steps=(1 / 256,))[1] is not None, "0.5 is no blur of 0.001"
+    assert fidelity.judge(scheme, source, zeros, steps=(1e-5,))[1] is not None, "there were steps enough"
+    assert fidelity.judge(scheme, source, zeros)[1] is not None

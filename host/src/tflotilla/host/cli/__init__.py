@@ -36,6 +36,7 @@ COMMANDS = {
     "watch": "watch",
     "benchmark": "benchmark",
     "rollback": "rollback",
+    "reproduce": "reproduce",
     "tools": "tools",
     "lab": "lab",
     "demo": "demo",

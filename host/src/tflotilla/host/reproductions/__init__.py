@@ -1,1 +1,1 @@
-"""Published figures of the field, reproduced by this project's own commands, one case a file."""
+"""Published figures of the field, reproduced with this project's own commands: one case a file in `cases/`."""

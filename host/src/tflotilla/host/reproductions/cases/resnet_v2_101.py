@@ -1,0 +1,38 @@
+"""ResNet-v2-101 for images of 299 pixels, from a frozen graph: what int8 weights save."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tflotilla.host.reproductions import making, networks
+from tflotilla.host.reproductions.reproduction import Reproduction, Row, megabytes
+from tflotilla.shared.contract.tensors import QuantizationScheme
+
+if TYPE_CHECKING:
+    from tflotilla.host.reproductions.desk import Desk
+
+TITLE = "ResNet-v2-101 299: weight quantization of a frozen graph"
+NEEDS = ""
+MINUTES = 4
+_SIDE = 299
+_LEAST_RATIO = 3.9
+
+
+def run(desk: Desk) -> Reproduction:
+    """Do the case."""
+    written = networks.write(desk, "ResNet101V2", _SIDE)
+    small = making.files(desk, written.frozen, making.schemes("dynamic_range"))[QuantizationScheme.DYNAMIC_RANGE]
+    ratio = written.frozen.stat().st_size / small.stat().st_size
+    return Reproduction(
+        name="resnet-v2-101",
+        title=TITLE,
+        rows=(
+            Row(what="frozen graph", published="171 MB", ours=megabytes(written.frozen.stat().st_size)),
+            Row(what="TFLite, weights in int8", published="43 MB", ours=megabytes(small.stat().st_size)),
+            Row(what="size", published="4.0×", ours=f"{ratio:.2f}×", holds=ratio >= _LEAST_RATIO),
+        ),
+        remarks=(
+            f"The weights are random ({written.parameters:,} of them); size is what is compared. Keras's network has "
+            "the same 101 layers as the published one, and a few more batch normalizations.",
+        ),
+    )
