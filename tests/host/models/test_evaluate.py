@@ -12,6 +12,7 @@ from tests import catalogue, models_made
 from tests.host.bundles import making
 from tflotilla.host.bundles import archive, subjects
 from tflotilla.host.models.evaluate import EvaluationRequest, evaluate
+from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
@@ -171,8 +172,10 @@ def test_a_preprocessing_that_saturates_a_quantized_input_is_refused(tmp_path: P
 
 
 @pytest.mark.catalogue
-def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
+def test_a_detector_without_boxes_is_refused(tmp_path: Path) -> None:
     detector = catalogue.path("models/detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite")
 
-    with pytest.raises(ModelError, match="this model has 1 and 4"):
+    with pytest.raises(DatasetError, match=r"no labelled boxes; a detector is judged on a folder with boxes\.csv"):
         evaluate(EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet"))
+    with pytest.raises(ModelError, match="this model has 1 and 4; judge it on its outputs"):
+        evaluate(EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet", metric=Metric.ACCURACY))

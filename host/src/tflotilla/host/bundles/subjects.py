@@ -8,7 +8,6 @@ from tflotilla.host.bundles import archive
 from tflotilla.host.models import datasets
 from tflotilla.host.models.evaluate import Subject
 from tflotilla.host.models.inspect import inspect_model
-from tflotilla.shared.contract.errors import ModelError
 from tflotilla.shared.contract.manifest import LABELS, MANIFEST, MODEL
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def unpack(path: Path, folder: Path) -> Subject:
 
     Raises:
         ContractError, VerificationError: not a bundle, or edited.
-        ModelError: not a classifier's bundle, or the model in it can't be read.
+        ModelError: the model in it can't be read.
 
     """
     bundle = archive.Bundle.open(path)
@@ -37,13 +36,11 @@ def unpack(path: Path, folder: Path) -> Subject:
     if LABELS in bundle.manifest.files:
         (folder / LABELS).write_bytes(bundle.read(LABELS))
         labels = datasets.read_labels(folder / LABELS)
-    kind = bundle.manifest.postprocessing.kind
-    if kind != "classification":
-        raise ModelError(f"{path}: evaluation is for classification; this bundle's postprocessing is {kind}")
     return Subject(
         given=path,
         file=file,
         inspection=inspect_model(file),
         preprocessing=bundle.manifest.preprocessing,
         labels=labels,
+        labels_file=folder / LABELS if labels else None,
     )

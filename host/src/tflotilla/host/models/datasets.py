@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tflotilla.host.models import samples
+from tflotilla.host.models import idx, samples
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.inference.images import IMAGE_SUFFIXES, list_images
 from tflotilla.shared.inference.preprocessing import PRESETS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LABELS, TABLE = "labels.txt", "labels.csv"
 _SHAPE_OF_LABELLED = (
     "labelled data is a folder with one subfolder per class, a folder with a labels.csv (file,label), "
-    "or an .npz with x and y"
+    "an .npz with x and y, or a folder with MNIST's own files (t10k-images-idx3-ubyte.gz)"
 )
 _LABEL_COLUMNS = ("label", "index", "class")
 _ARRAYS = (".npy", ".npz")
@@ -130,11 +130,47 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def is_labelled(path: Path) -> bool:
+    """Whether data look labelled, by the names in them alone; damaged files may or may not."""
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {"x", "y"} <= set(archive.files)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return False
+    if not path.is_dir():
+        return path.is_file() and idx.find(path) is not None
+    if (path / TABLE).is_file() or idx.find(path) is not None:
+        return True
+    return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
+
+
+def open_unlabelled(path: Path, specs: Sequence[TensorSpec]) -> tuple[tuple[Path, ...], tuple[NDArray[Any], ...]]:
+    """Find samples without looking at labels: (files of images, ()) or ((), one array per input).
+
+    Raises:
+        DatasetError: unreadable, empty, or not one array per input.
+
+    """
+    if not path.exists():
+        raise DatasetError(f"{path}: there is no such folder or file")
+    pair = idx.find(path)
+    if pair is not None and len(specs) == 1:
+        return (), (idx.read(pair[0]),)
+    if path.is_dir():
+        return list_images(path), ()
+    if path.suffix in _ARRAYS:
+        return (), samples.arrays(path, specs)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return (path,), ()
+    raise DatasetError(f"{path}: data to compare outputs on are a folder of images, a .npy or a .npz")
+
+
 def open_labelled(path: Path, *, names: Sequence[str] = (), classes: int, offset: int = 0) -> LabelledData:
     """Find samples and their classes.
 
     Args:
-        path: a folder with a subfolder per class, a folder with labels.csv, or an .npz with x and y.
+        path: a folder with a subfolder per class, with labels.csv or with MNIST's files, or an .npz with x and y.
         names: the model's labels, to place classes given by name; a labels.txt in the folder comes first.
         classes: how many outputs the model has.
         offset: added to every label given as a number (1 for models whose class 0 is "background").
@@ -147,6 +183,8 @@ def open_labelled(path: Path, *, names: Sequence[str] = (), classes: int, offset
         raise DatasetError(f"{path}: there is no such folder or file")
     if path.suffix == ".npz":
         data = _from_arrays(path, offset)
+    elif (pair := idx.find(path)) is not None:
+        data = _from_idx(path, pair, offset)
     elif not path.is_dir():
         raise DatasetError(f"{path}: {_SHAPE_OF_LABELLED}")
     else:
@@ -181,6 +219,13 @@ def _from_arrays(path: Path, offset: int) -> LabelledData:
     if x.dtype.kind not in "fiub":
         raise DatasetError(f"{path}: x holds {x.dtype}, expected numbers")
     return LabelledData(path=path, labels=tuple(int(label) + offset for label in y), array=x)
+
+
+def _from_idx(path: Path, pair: tuple[Path, Path], offset: int) -> LabelledData:
+    images, labels = (idx.read(each) for each in pair)
+    if len(images) != len(labels) or labels.ndim != 1 or not len(labels):
+        raise DatasetError(f"{pair[0]} holds {len(images)} images, {pair[1].name} {len(labels)} labels")
+    return LabelledData(path=path, labels=tuple((labels.astype(np.int64) + offset).tolist()), array=images)
 
 
 def _from_table(folder: Path, names: Sequence[str], offset: int) -> LabelledData:

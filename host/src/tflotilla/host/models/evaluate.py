@@ -1,53 +1,39 @@
-"""Accuracy and latency of models on labelled data, with the runtimes that boards use and the code that runs there.
+"""How good and how fast models are, with the runtimes that boards use and the code that runs there.
 
-Every (model, runtime) pair is one child process: it decodes, preprocesses, invokes and postprocesses sample by sample,
-as the board's worker does. The latency is this machine's; only a board's own benchmark says what a board takes.
+Classifiers are judged on labels (accuracy), detectors on boxes (mAP), everything on its likeness to a float model
+(cosine, SQNR); `metrics` says what these are. Every (model, runtime) pair is one child process. The latency is that of
+single runs, as a board makes them, and this machine's; only a board's own benchmark says what a board takes.
 
-What it does NOT do: batch, or judge detections: classification only.
+What it does NOT do: decide how much loss is too much.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
-from tflotilla.host.models import child, compatibility, datasets
+from tflotilla.host.models import child, compatibility, datasets, detection_data
+from tflotilla.host.models.evaluation import plan
+from tflotilla.host.models.evaluation import task as tasks
 from tflotilla.host.models.inspect import ModelInspection, inspect_model
 from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract import codec, messages
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DatasetError, ModelError, TflotillaError, UsageError
-from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
+from tflotilla.shared.contract.processing import Preprocessing
 from tflotilla.shared.contract.tensors import QuantizationScheme
-from tflotilla.shared.inference import images, preprocessing
+from tflotilla.shared.inference import preprocessing
 from tflotilla.shared.inference import runtime as runtimes
-from tflotilla.shared.inference.pipeline import Pipeline
-from tflotilla.shared.inference.postprocessing import Answerer
-from tflotilla.shared.inference.preprocessing import Preprocessor, from_real
-from tflotilla.shared.statistics import minimum_runs, summarize
+from tflotilla.shared.statistics import minimum_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from tflotilla.shared.contract.tensors import TensorSpec
-    from tflotilla.shared.inference.pipeline import Result
-
 RUNTIME_NAMES = {"litert": "ai-edge-litert"} | {name: name for name in runtimes.ADAPTERS}
-_TOP = 5
-_WARM_UP_RUNS = 3
-_PROGRESS_EVERY_S = 0.5
 _IMAGE_DIMENSIONS = 4
-_STAGES: tuple[messages.Stage, ...] = ("decode", "preprocess", "invoke", "postprocess", "total")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +45,8 @@ class Subject:
     inspection: ModelInspection
     preprocessing: Preprocessing | None
     labels: tuple[str, ...]
+    #: The labels as they stand in their file, where it is known: a detector's may have gaps.
+    labels_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +81,15 @@ class OutputScore:
     #: Mean over the samples.
     cosine: float
     sqnr_db: float
+    #: Samples in which it had the reference's shape; an output that lists what was found may not.
+    samples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
     """How one class is found by a detector."""
 
+    index: int
     name: str
     #: Average precision at an intersection over union of 0.5.
     average_precision: float
@@ -118,7 +109,7 @@ class Score:
     runtime: str
     num_threads: int
     samples: int
-    #: What `value` is: what the model was judged by.
+    #: What `value` is: what the model was judged by. Of several outputs (cosine, sqnr), the worst one's.
     metric: Metric
     value: float
     #: The same of the float model on the same runtime: the reference, else the first float32 one that was evaluated.
@@ -136,7 +127,9 @@ class Score:
     outputs: tuple[OutputScore, ...] = ()
     #: Per class of a detector.
     classes: tuple[ClassScore, ...] = ()
-    #: decode, preprocess, invoke, postprocess, total; on this machine.
+    #: What is probably wrong with the labels, when nearly nothing is right.
+    hint: str | None = None
+    #: decode, preprocess, invoke, postprocess, total of single runs; on this machine. `count` says how many.
     stages: Mapping[str, messages.StageLatency]
     #: Whether there were enough samples for these percentiles at 99 % confidence.
     enough_for_p90: bool
@@ -165,51 +158,46 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
     """Evaluate every model on every runtime.
 
     Raises:
-        UsageError: an unknown runtime, or images without preprocessing.
-        ModelError: a model is corrupt, is no classifier, or no runtime here runs any of them.
+        UsageError: an unknown runtime, images without preprocessing, or likeness without a reference.
+        ModelError: a model is corrupt, can't be judged by that metric, or no runtime here runs any of them.
         DatasetError: the data are unlabelled, unreadable, or their labels don't fit a model's outputs.
         BoardError: no runtime is installed here.
 
     """
-    if request.metric not in (None, Metric.ACCURACY) or request.reference is not None:
-        raise UsageError("only --metric accuracy is there yet")
     names = _runtime_names(request)
     scores: list[Score] = []
     refusals: list[Refusal] = []
     first: TflotillaError | None = None
     subjects = [_subject(each, request) for each in request.models]
-    for subject in subjects:
-        open_data(subject, request)
-    for subject in subjects:
+    metrics = [_metric(subject, request) for subject in subjects]
+    # A child looks at its data before it runs anything, so the first one's are not read twice.
+    for subject, metric in list(zip(subjects, metrics, strict=True))[1:]:
+        tasks.open_data(_task(subject, names[0], metric, request), subject.inspection)
+    for subject, metric in zip(subjects, metrics, strict=True):
         for name in names:
             try:
-                scores.append(_score(subject, name, request, on_progress))
+                scores.append(_score(subject, name, metric, request, on_progress))
             except (ModelError, BoardError) as error:
                 first = first or _naming(subject, error)
-                refusals.append(Refusal(model=subject.given, runtime=name, reason=str(error)))
+                # A runtime that nobody asked for and that can't be imported here is as good as absent.
+                if request.runtimes or not isinstance(error, BoardError):
+                    refusals.append(Refusal(model=subject.given, runtime=name, reason=str(error)))
     if not scores and first is not None:
         raise first
     return EvaluationReport(data=request.data, scores=tuple(_with_float(scores)), refusals=tuple(refusals))
 
 
-def open_data(subject: Subject, request: EvaluationRequest) -> datasets.LabelledData:
-    """Open the labelled data for one model. Raises DatasetError, UsageError."""
+def _metric(subject: Subject, request: EvaluationRequest) -> Metric:
+    """Choose the metric, and look whether the reference is the same model. Raises ModelError, UsageError."""
     try:
-        classes = class_count(subject.inspection)
+        metric = plan.choose(subject.inspection, request.data, request.metric, request.reference)
+        if request.reference is not None:
+            reference = inspect_model(request.reference)
+            plan.pair(subject.inspection.inputs, reference.inputs, "input")
+            plan.pair(subject.inspection.outputs, reference.outputs, "output")
     except ModelError as error:
         raise _naming(subject, error) from error
-    if subject.labels and len(subject.labels) != max(classes, 2):
-        raise DatasetError(f"{subject.given}: has {classes} outputs and {len(subject.labels)} labels")
-    data = datasets.open_labelled(
-        request.data, names=subject.labels, classes=classes, offset=request.label_offset
-    ).take(request.limit)
-    pixels = data.array is None or (data.array.dtype == np.uint8 and subject.inspection.inputs[0].dtype != "uint8")
-    if pixels and subject.preprocessing is None:
-        raise UsageError(
-            f"{request.data} holds pixels, and how they become inputs is half the model; say it with --preprocess "
-            "(raw: 0..255, unit: 0..1, mobilenet: -1..1, …)"
-        )
-    return data
+    return metric
 
 
 def _naming(subject: Subject, error: TflotillaError) -> TflotillaError:
@@ -218,37 +206,24 @@ def _naming(subject: Subject, error: TflotillaError) -> TflotillaError:
     return error if message.startswith(str(subject.given)) else type(error)(f"{subject.given}: {message}")
 
 
-def class_count(inspection: ModelInspection) -> int:
-    """Return the number of classes a classifier tells apart: the size of its only output. Raises ModelError."""
-    if len(inspection.inputs) != 1 or len(inspection.outputs) != 1:
-        raise ModelError(
-            f"evaluation is for classifiers of one input and one output; this model has {len(inspection.inputs)} "
-            f"and {len(inspection.outputs)}"
-        )
-    return math.prod(abs(size) for size in inspection.outputs[0].shape)
-
-
 def _runtime_names(request: EvaluationRequest) -> tuple[str, ...]:
     for name in request.runtimes:
         if name not in RUNTIME_NAMES:
             raise UsageError(f"--runtime {name!r}: known runtimes are {', '.join(runtimes.ADAPTERS)}")
     if request.runtimes:
         return tuple(dict.fromkeys(RUNTIME_NAMES[name] for name in request.runtimes))
-    found = tuple(
-        name for name in runtimes.ADAPTERS if child.call("tflotilla.host.models.evaluate:is_present", {"name": name})
-    )
+    # Whether an installed one can be imported, the child finds out: importing is what may crash.
+    found = tuple(name for name in runtimes.ADAPTERS if _version(name) is not None)
     if not found:
         raise BoardError(f"no runtime is installed here; known are {', '.join(runtimes.ADAPTERS)}")
     return found
 
 
-def is_present(*, name: str) -> bool:
-    """Whether a runtime can be imported; in a child, because importing is what may crash."""
+def _version(name: str) -> str | None:
     try:
-        runtimes.find(name)
-    except BoardError:
-        return False
-    return True
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
@@ -262,11 +237,46 @@ def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
     if chosen is not None and inspection.inputs:
         datasets.refuse_foreign_range(chosen, inspection.inputs[0])
     labels = datasets.read_labels(request.labels) if request.labels is not None else ()
-    return Subject(given=given, file=given, inspection=inspection, preprocessing=chosen, labels=labels)
+    return Subject(
+        given=given,
+        file=given,
+        inspection=inspection,
+        preprocessing=chosen,
+        labels=labels,
+        labels_file=request.labels,
+    )
+
+
+def _task(subject: Subject, runtime: str, metric: Metric, request: EvaluationRequest) -> tasks.Task:
+    names = dict(enumerate(subject.labels))
+    if metric is Metric.MAP and subject.labels_file is not None:
+        names = detection_data.read_label_map(subject.labels_file)
+    elif metric is Metric.MAP and subject.labels:
+        names = detection_data.label_map(subject.labels, str(subject.given))
+    elif metric is Metric.ACCURACY and names:
+        classes = plan.class_count(subject.inspection)
+        if len(names) != max(classes, 2):
+            raise DatasetError(f"{subject.given}: has {classes} outputs and {len(names)} labels")
+    return tasks.Task(
+        model=str(subject.file),
+        runtime=runtime,
+        num_threads=request.num_threads,
+        data=str(request.data),
+        metric=metric,
+        preprocessing=subject.preprocessing,
+        labels={str(index): name for index, name in names.items()},
+        label_offset=request.label_offset,
+        limit=request.limit,
+        reference=None if request.reference is None else str(request.reference),
+    )
 
 
 def _score(
-    subject: Subject, runtime: str, request: EvaluationRequest, on_progress: Callable[[str], None] | None
+    subject: Subject,
+    runtime: str,
+    metric: Metric,
+    request: EvaluationRequest,
+    on_progress: Callable[[str], None] | None,
 ) -> Score:
     _check_ops(subject, runtime)
     say: Callable[[str], None] | None = None
@@ -276,22 +286,16 @@ def _score(
         def say(text: str) -> None:
             tell(f"{subject.given.name} on {runtime}: {text}")
 
+    task = _task(subject, runtime, metric, request)
     found = child.call(
-        "tflotilla.host.models.evaluate:run_here",
-        {
-            "model": str(subject.file),
-            "runtime": runtime,
-            "num_threads": request.num_threads,
-            "data": str(request.data),
-            "preprocess": subject.preprocessing,
-            "labels": list(subject.labels),
-            "limit": request.limit,
-            "label_offset": request.label_offset,
-        },
+        "tflotilla.host.models.evaluation.here:run",
+        {"task": task},
         doing=f"{subject.given} on {runtime}",
         on_progress=say,
     )
-    samples = found["samples"]
+    stages = {stage: codec.decode(messages.StageLatency, entry, stage) for stage, entry in found["stages"].items()}
+    outputs = tuple(codec.decode(OutputScore, entry, "outputs") for entry in found.get("outputs", ()))
+    float_value = found.get("float_value", metric.of_the_float_model)
     return Score(
         model=subject.given,
         sha256=subject.inspection.sha256,
@@ -299,125 +303,67 @@ def _score(
         scheme=subject.inspection.scheme,
         runtime=found["runtime"],
         num_threads=request.num_threads,
-        samples=samples,
-        metric=Metric.ACCURACY,
-        value=found["best"] / samples,
-        accuracy=found["best"] / samples,
-        top5=found["among"] / samples if class_count(subject.inspection) > _TOP else None,
-        float_accuracy=None,
-        stages={stage: codec.decode(messages.StageLatency, entry, stage) for stage, entry in found["stages"].items()},
-        enough_for_p90=samples >= minimum_runs(90),
-        enough_for_p99=samples >= minimum_runs(99),
+        samples=found["samples"],
+        metric=metric,
+        value=_value(metric, found, outputs),
+        float_value=float_value,
+        accuracy=found.get("accuracy"),
+        top5=found.get("top5"),
+        float_accuracy=float_value if metric is Metric.ACCURACY else None,
+        agreement=found.get("agreement"),
+        top5_agreement=found.get("top5_agreement"),
+        outputs=outputs,
+        classes=tuple(_class_score(entry, task.labels) for entry in found.get("classes", ())),
+        hint=found.get("hint"),
+        stages=stages,
+        enough_for_p90=stages["invoke"].count >= minimum_runs(90),
+        enough_for_p99=stages["invoke"].count >= minimum_runs(99),
+    )
+
+
+def _value(metric: Metric, found: Mapping[str, Any], outputs: Sequence[OutputScore]) -> float:
+    if metric is Metric.COSINE:
+        return min(each.cosine for each in outputs)
+    if metric is Metric.SQNR:
+        return min(each.sqnr_db for each in outputs)
+    return float(found[metric.value])
+
+
+def _class_score(entry: Mapping[str, Any], names: Mapping[str, str]) -> ClassScore:
+    index = entry["index"]
+    return ClassScore(
+        index=index,
+        name=names.get(str(index), str(index)),
+        average_precision=entry["average_precision"],
+        boxes=entry["boxes"],
     )
 
 
 def _check_ops(subject: Subject, runtime: str) -> None:
     """Say in our words, by op and version, what the runtime can't run; its own words are worse. Raises ModelError."""
-    try:
-        offer = RuntimeOffer(name=runtime, version=importlib.metadata.version(runtime))
-    except importlib.metadata.PackageNotFoundError:
+    version = _version(runtime)
+    if version is None:
         return  # whoever loads it says so
     found = subject.inspection
-    verdict = compatibility.check_runtime(found.requirements, offer, tensors=(*found.inputs, *found.outputs))
+    verdict = compatibility.check_runtime(
+        found.requirements, RuntimeOffer(name=runtime, version=version), tensors=(*found.inputs, *found.outputs)
+    )
     if not verdict.ok and not verdict.assumed:
         raise ModelError(str(verdict))
 
 
 def _with_float(scores: Sequence[Score]) -> Iterator[Score]:
-    """Give every score the accuracy of the first float32 model on the same runtime."""
-    floats: dict[str, float] = {}
+    """Give every score that has none the value of the first float32 model on the same runtime."""
+    floats: dict[tuple[str, Metric], float] = {}
     for score in scores:
         if score.scheme is QuantizationScheme.FLOAT32:
-            floats.setdefault(score.runtime, score.value)
+            floats.setdefault((score.runtime, score.metric), score.value)
     for score in scores:
-        fields = {name: getattr(score, name) for name in score.__slots__}
-        value = floats.get(score.runtime)
-        yield Score(**(fields | {"float_accuracy": value, "float_value": value}))
-
-
-def run_here(
-    *,
-    model: str,
-    runtime: str,
-    num_threads: int,
-    data: str,
-    preprocess: Mapping[str, Any] | None,
-    labels: Sequence[str],
-    limit: int | None,
-    label_offset: int,
-) -> dict[str, Any]:
-    """Evaluate in this process; `evaluate` calls it in a child."""
-    engine = runtimes.find(runtime)
-    loaded = engine.load(Path(model), runtimes.LoadOptions(num_threads=num_threads))
-    spec, outputs = loaded.inputs[0], loaded.outputs
-    classes = math.prod(abs(size) for size in outputs[0].shape)
-    labelled = datasets.open_labelled(Path(data), names=labels, classes=classes, offset=label_offset).take(limit)
-    chosen = None if preprocess is None else codec.decode(Preprocessing, dict(preprocess), "preprocessing")
-    preprocessor = None if chosen is None else _preprocessor(chosen, spec)
-    answerer = Answerer(Postprocessing(top_k=min(_TOP, max(1, classes))), outputs, ())
-    pipeline = Pipeline(loaded, preprocessor, answerer)
-    stages: dict[messages.Stage, list[int]] = {stage: [] for stage in _STAGES}
-    best = among = 0
-    said = time.monotonic()
-    for number, (label, decode_ns, run) in enumerate(_runs(labelled, spec, preprocessor, pipeline)):
-        if number == 0:
-            for _ in range(_WARM_UP_RUNS):
-                run()
-        result = run()
-        top = [candidate.index for candidate in result.top]
-        if classes == 1:
-            top = [int(result.top[0].score > 0.5)]  # noqa: PLR2004 - one sigmoid: no or yes
-        best += top[0] == label
-        among += label in top
-        for stage, value in result.stages_ns(decode_ns).items():
-            stages[stage].append(value)
-        if time.monotonic() - said > _PROGRESS_EVERY_S:
-            said = time.monotonic()
-            child.report_progress(f"{number + 1} of {len(labelled.labels)}")
-    return {
-        "runtime": str(engine.offer),
-        "samples": len(labelled.labels),
-        "best": best,
-        "among": among,
-        "stages": {stage: codec.encode(summarize(values)) for stage, values in stages.items()},
-    }
-
-
-def _preprocessor(chosen: Preprocessing, spec: TensorSpec) -> Preprocessor:
-    try:
-        return Preprocessor(chosen, spec)
-    except ModelError as error:
-        # What doesn't fit is what the user said about the images, not the file.
-        raise UsageError(str(error)) from error
-
-
-def _runs(
-    data: datasets.LabelledData, spec: TensorSpec, preprocessor: Preprocessor | None, pipeline: Pipeline
-) -> Iterator[tuple[int, int, Callable[[], Result]]]:
-    """Yield, per sample, its label, the nanoseconds of its decoding, and the call that infers it."""
-    if data.array is None:
-        draft = None if preprocessor is None else preprocessor.draft_size
-        for label, file in zip(data.labels, data.files, strict=True):
-            start = time.perf_counter_ns()
-            image = images.open_image(file, draft_size=draft)
-            decode_ns = time.perf_counter_ns() - start
-            yield label, decode_ns, lambda image=image: pipeline.infer_image(image)  # type: ignore[misc]
-        return
-    shape = tuple(1 if size == -1 else size for size in spec.shape)
-    for number, (label, sample) in enumerate(zip(data.labels, data.array, strict=True)):
-        if [d for d in sample.shape if d != 1] != [d for d in shape if d != 1]:
-            raise DatasetError(f"{data.path}: a sample has shape {sample.shape}, the model takes {shape}")
-        if sample.dtype == np.uint8 and preprocessor is not None:
-            image = _image(sample.reshape(shape[1:]))
-            yield label, 0, lambda image=image: pipeline.infer_image(image)  # type: ignore[misc]
+        if score.float_value is not None:
+            yield score
             continue
-        if sample.dtype.kind == "f" and not np.isfinite(sample).all():
-            raise DatasetError(f"{data.path}: sample {number} holds NaN or infinity")
-        as_is = sample.dtype == np.dtype(spec.dtype)
-        tensor = sample.reshape(shape) if as_is else from_real(sample, spec)
-        yield label, 0, lambda tensor=tensor: pipeline.infer((tensor,))  # type: ignore[misc]
-
-
-def _image(pixels: NDArray[np.uint8]) -> Image.Image:
-    squeezed = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    return Image.fromarray(np.ascontiguousarray(squeezed))
+        fields = {name: getattr(score, name) for name in score.__slots__}
+        fields["float_value"] = floats.get((score.runtime, score.metric))
+        if score.metric is Metric.ACCURACY:
+            fields["float_accuracy"] = fields["float_value"]
+        yield Score(**fields)

@@ -136,6 +136,26 @@ def _from_images(
     )
 
 
+def arrays(data: Path, specs: Sequence[TensorSpec]) -> tuple[NDArray[Any], ...]:
+    """Return a .npy's or .npz's array for each input, of as many samples each, unchanged; a .npy is mapped, not read.
+
+    Raises:
+        DatasetError: it can't be read, or doesn't hold one array for each.
+
+    """
+    if data.suffix == ".npy":
+        if len(specs) > 1:
+            raise DatasetError(f"{data}: the model has {len(specs)} inputs; give a .npz with an array for each")
+        found = {specs[0].name: _load_npy(data)}
+    else:
+        found = _load_npz(data)
+    chosen = _assign(data, found, specs)
+    counts = {len(array) for array in chosen}
+    if len(counts) > 1 or 0 in counts:
+        raise DatasetError(f"{data}: every array needs the same number of samples, at least one; it has {counts}")
+    return tuple(chosen)
+
+
 def _from_arrays(
     data: Path,
     arrays: Mapping[str, NDArray[Any]],

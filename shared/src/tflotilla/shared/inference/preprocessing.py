@@ -89,7 +89,7 @@ def parse(text: str, *, channels: int | None = None) -> Preprocessing:
 
 def to_real(image: Image.Image, preprocessing: Preprocessing, *, height: int, width: int) -> NDArray[np.float32]:
     """Preprocess an image to real numbers, (height, width, channels) float32: what calibration feeds the converter."""
-    return _look_up(_pixels(image, preprocessing, height, width), _real_table(preprocessing))
+    return _look_up(_pixels(image, preprocessing, height, width), real_levels(preprocessing))
 
 
 class Preprocessor:
@@ -114,7 +114,7 @@ class Preprocessor:
                 f"say colour={'gray' if channels == 1 else 'rgb'}"
             )
             raise ModelError(message)
-        self._table = quantize(_real_table(preprocessing), spec)
+        self._table = quantize(real_levels(preprocessing), spec)
         levels = np.arange(_LEVELS, dtype=np.uint8)[:, np.newaxis]
         # Frequent in quantized models: scale and zero point undo exactly what mean and std do.
         self._identity = self._table.dtype == np.uint8 and bool((self._table == levels).all())
@@ -133,6 +133,20 @@ class Preprocessor:
         if self._shifted:
             return (pixels ^ 0x80).view(np.int8).reshape(self._shape)
         return _look_up(pixels, self._table).reshape(self._shape)
+
+    def prepare_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Turn many images of the input's own size, (N, H, W, C) in RGB or gray, into (N, H, W, C) of its dtype.
+
+        Each comes out as `prepare` gives it.
+        """
+        # Written out as in `prepare`, which a board calls for every frame.
+        if self._preprocessing.colour == "bgr":
+            pixels = pixels[..., ::-1]
+        if self._identity:
+            return pixels
+        if self._shifted:
+            return (pixels ^ 0x80).view(np.int8)
+        return _look_up(pixels, self._table)
 
     def from_real(self, real: NDArray[Any]) -> NDArray[Any]:
         """Quantize an already preprocessed sample, (H, W, C) or (1, H, W, C).
@@ -190,8 +204,8 @@ def _image_shape(spec: TensorSpec) -> tuple[int, ...]:
     return fixed
 
 
-def _real_table(preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Compute what each of the 256 levels becomes, (256, channels) float32."""
+def real_levels(preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return what each of the 256 levels becomes, (256, channels) float32."""
     channels = 1 if preprocessing.colour == "gray" else _COLOUR_CHANNELS
     levels = np.arange(_LEVELS, dtype=np.float64)[:, np.newaxis]
     mean, std = (
