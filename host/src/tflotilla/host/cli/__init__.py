@@ -26,6 +26,7 @@ _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 COMMANDS = {
     "convert": "convert",
     "quantize": "quantize",
+    "prune": "prune",
     "inspect": "inspect",
     "evaluate": "evaluate",
     "layers": "layers",
