@@ -42,9 +42,9 @@ SOURCES: dict[str, tuple[tuple[str, ...], str | tuple[int, ...] | None, str | No
 #: What no runtime without TensorFlow's own kernels can run: file → options, error, words.
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "models/detection/mtcnn.pb": (
-        {"input_shapes": {"input": [240, 320, 3]}},
-        None,
-        "TFLite has no operator for CropAndResize",
+        {},
+        "UsageError",
+        "input 'input' is ?,?,3; fix what is unknown: --input-shapes input=N,N,3",
     ),
     "models/kws_tf1/DNN_S.pb": ({}, "ConversionError", "begin after the decoding: --input-arrays Mfcc"),
     "models/tf1_misc/gru_frozen.pb": (
