@@ -201,10 +201,12 @@ def _detector(tf: Any) -> list[dict[str, Any]]:  # noqa: ANN401
 
 @_case
 def _dropout(tf: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    row, keep = _input(tf, "row", [1, 3]), _input(tf, "keep", [])
-    kept = tf.floor(keep + tf.random.uniform(tf.shape(row)))
-    tf.matmul(tf.compat.v1.div(row, keep) * kept, tf.constant(_floats(3, 2)), name="out")
-    return [{"row": _floats(1, 3), "keep": np.float32(1)}]
+    row, keep, rate = _input(tf, "row", [1, 3]), _input(tf, "keep", []), _input(tf, "rate", [])
+    kept = tf.floor(keep + tf.random.uniform(tf.shape(row), 0.0, 1.0))
+    hidden = tf.matmul(tf.divide(row, keep) * kept, tf.constant(_floats(3, 3)))
+    mask = tf.cast(tf.random.uniform(tf.shape(hidden)) >= rate, tf.float32)
+    tf.identity(hidden * (1.0 / (1.0 - rate)) * mask, name="out")
+    return [{"row": _floats(1, 3)}]
 
 
 def attempt(*, folder: str, faces: list[str] | None) -> dict[str, Any]:

@@ -89,6 +89,11 @@ def test_what_was_rewritten_is_said(made: tuple[Path, Any, Any]) -> None:
     assert "NonMaxSuppression (1) is computed by its version 4" in said
 
 
+def test_dropout_is_left_out_and_its_inputs_with_it(made: tuple[Path, Any, Any]) -> None:
+    assert made[1]["dropout"]["inputs"] == ["row"]
+    assert "dropout (2) left out: it is for training" in made[1]["dropout"]["notes"]
+
+
 def test_only_a_loop_that_waits_for_a_value_may_run_for_ever(made: tuple[Path, Any, Any]) -> None:
     assert made[1]["rows_found_in_each_step"]["loops"]
     assert not made[1]["recurrent"]["loops"]

@@ -63,11 +63,13 @@ def cut(
     """
     import tensorflow as tf
 
+    from tflotilla.host.models.sources.rewrites import dropout
     from tflotilla.host.models.sources.traced import FrozenGraph
 
     ops = {node.op for node in graph_def.node} | {n.op for f in graph_def.library.function for n in f.node_def}
     if not options.allow_code:
         graph_code.refuse_code(ops, where)
+    graph_def, left_out = dropout.without(graph_def, inputs.values() if inputs else options.input_arrays)
     graph = tf.Graph()
     try:
         with graph.as_default():
@@ -75,7 +77,7 @@ def cut(
     except (ValueError, tf.errors.OpError) as error:
         raise ModelError(f"{where}: TensorFlow can't read the graph: {str(error).splitlines()[0][:240]}") from error
     nodes = {node.name: node for node in graph_def.node}
-    notes: list[str] = []
+    notes: list[str] = [] if left_out is None else [left_out]
     wanted_outputs = list(outputs.values()) if outputs else list(options.output_arrays)
     if not wanted_outputs:
         wanted_outputs = _propose_outputs(graph_def, where)
