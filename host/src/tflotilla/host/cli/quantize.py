@@ -256,7 +256,7 @@ def _value(value: float, metric: Metric) -> str:
 
     if metric is Metric.SQNR:
         return f"{value:.1f} dB"
-    return f"{value:.4f}" if metric is Metric.COSINE else f"{value:.2%}"
+    return f"{value:.6f}" if metric is Metric.COSINE else f"{value:.2%}"
 
 
 def short(name: str) -> str:

@@ -123,6 +123,9 @@ class Score:
     #: Share of samples whose best class is the reference's, and whose is among the reference's best five.
     agreement: float | None = None
     top5_agreement: float | None = None
+    #: Samples that the reference has right and this model wrong, and the other way round.
+    lost: int | None = None
+    won: int | None = None
     #: Against the reference, worst first; empty where there is none, or answers were judged.
     outputs: tuple[OutputScore, ...] = ()
     #: Per class of a detector.
@@ -312,6 +315,8 @@ def _score(
         float_accuracy=float_value if metric is Metric.ACCURACY else None,
         agreement=found.get("agreement"),
         top5_agreement=found.get("top5_agreement"),
+        lost=found.get("lost"),
+        won=found.get("won"),
         outputs=outputs,
         classes=tuple(_class_score(entry, task.labels) for entry in found.get("classes", ())),
         hint=found.get("hint"),

@@ -13,10 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _Z95 = 1.959964
 _ADDED = 0.5
@@ -36,15 +32,20 @@ class Interval:
     won: int
 
 
-def paired(float_right: Sequence[bool], right: Sequence[bool]) -> Interval:
-    """Return the 95 % interval of the drop from the float model's hits to the variant's, sample by sample."""
-    pairs = list(zip(float_right, right, strict=True))
-    lost, won = (sum(1 for pair in pairs if pair == which) for which in ((True, False), (False, True)))
-    total = len(pairs) + 4 * _ADDED
+def paired(*, lost: int, won: int, samples: int) -> Interval:
+    """Return the 95 % interval of the drop of a variant.
+
+    Args:
+        lost: samples that the float model has right and the variant wrong.
+        won: the other way round.
+        samples: how many there are in all.
+
+    """
+    total = samples + 4 * _ADDED
     more, fewer = lost + _ADDED, won + _ADDED
     middle = (more - fewer) / total
     spread = _Z95 * math.sqrt(max(0.0, more + fewer - (more - fewer) ** 2 / total)) / total
-    return Interval(low=middle - spread, high=middle + spread, samples=len(pairs), lost=lost, won=won)
+    return Interval(low=middle - spread, high=middle + spread, samples=samples, lost=lost, won=won)
 
 
 def at_stake(max_drop: float, samples: int) -> int:

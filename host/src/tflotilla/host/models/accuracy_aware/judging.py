@@ -28,8 +28,11 @@ class Judgement:
     samples: int
     #: With its version.
     runtime: str
-    #: Whether each sample's best class is the right one; empty where classes are not what was judged.
-    hits: tuple[bool, ...] = ()
+    #: Samples that the float model has right and this one wrong, and the other way round; where both were judged.
+    lost: int | None = None
+    won: int | None = None
+    #: What is probably wrong with data or labels.
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,8 @@ class Judge:
     #: The float file, once there is one.
     reference: Path | None = field(default=None)
 
-    def judge(self, file: Path, *, limit: int | None = None) -> Judgement:
-        """Measure one file.
+    def judge(self, file: Path, *, beside_float: bool = False) -> Judgement:
+        """Measure one file; `beside_float` compares sample by sample, and takes twice as long.
 
         Raises:
             ModelError: the runtime can't run it.
@@ -56,6 +59,7 @@ class Judge:
             BoardError: the runtime is not installed here.
 
         """
+        needed = self.metric is None or not self.metric.needs_labels
         report = evaluate.evaluate(
             EvaluationRequest(
                 models=(file,),
@@ -64,10 +68,10 @@ class Judge:
                 labels=self.labels,
                 runtimes=(self.runtime,),
                 num_threads=self.num_threads,
-                limit=limit or self.limit,
+                limit=self.limit,
                 label_offset=self.label_offset,
                 metric=self.metric,
-                reference=None,  # TEMPORARY
+                reference=self.reference if beside_float or needed else None,
             )
         )
         if not report.scores:
@@ -81,4 +85,7 @@ def _judgement(score: Score) -> Judgement:
         value=score.value,
         samples=score.samples,
         runtime=score.runtime,
+        lost=score.lost,
+        won=score.won,
+        hint=score.hint,
     )

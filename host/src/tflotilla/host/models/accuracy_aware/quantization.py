@@ -8,6 +8,7 @@ is handed over; figures are never claimed finer than their samples allow. What i
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import tempfile
@@ -197,9 +198,17 @@ def _runtime(request: QuantizationRequest) -> str:
         raise UsageError(f"--runtime {request.runtime!r}: known runtimes are {', '.join(runtimes.ADAPTERS)}")
     names: tuple[str, ...] = () if asked is None else (evaluate.RUNTIME_NAMES[asked],)
     for name in names if request.runtime is not None else (*names, *_PREFERRED):
-        if child.call("tflotilla.host.models.evaluate:is_present", {"name": name}):
+        if _is_installed(name):
             return name
     raise BoardError(f"no runtime to judge with: {', '.join(names or _PREFERRED)} is not installed here")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _job(request: QuantizationRequest, name: str) -> Job:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ _CLOCK_RUNS, _CLOCK_SECONDS = 100, 1.5
 #: Files that take turns on the clock are all in memory.
 _CLOCKED_BYTES = 1 << 30
 _PROOFS = 3
+_PROGRESS_EVERY_S = 2.0
 
 
 def run(*, job: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -154,13 +156,15 @@ class _Search:
 
     def _start(self) -> Judgement:
         """Make and judge the float file, and split the data where there are enough. Returns what is to be kept."""
-        report_progress("float32: converting")
+        report_progress("converting to float32")
         path = self._folder / FLOAT
         path.write_bytes(self._variants.whole(QuantizationScheme.FLOAT32))
         self._judge = dataclasses.replace(self._judge, reference=path)
-        report_progress(f"float32: judging on {self._job.data}")
+        report_progress(f"judging float32 on {self._job.data}")
         judgement = self._judge.judge(path)
         self._judge = dataclasses.replace(self._judge, metric=judgement.metric)
+        if judgement.hint is not None:
+            self._notes.append(judgement.hint)
         if not self._may_split(judgement):
             return judgement
         data = datasets.open_labelled(
@@ -198,12 +202,11 @@ class _Search:
             return dataclasses.replace(step, refused=self._crashed[key])
         (self._folder / CURRENT).write_text(key)
         words = describe(step)
-        report_progress(f"step {len(self._steps) + 1}: {words}: converting")
+        report_progress(f"step {len(self._steps) + 1}: {words}")
         try:
             data = self._variants.mixed(kept) if kept else self._variants.whole(candidate.scheme)
             path = self._folder / f"step-{len(self._steps) + 1}.tflite"
             path.write_bytes(data)
-            report_progress(f"step {len(self._steps) + 1}: {words}: judging")
             self._refuse_slow(path, candidate, in_float.samples)
             judgement = self._judge.judge(path)
         except (ConversionError, ModelError) as error:
@@ -212,7 +215,7 @@ class _Search:
         meets = drop <= self._job.max_drop
         report_progress(
             f"step {len(self._steps) + 1}: {words}: {judgement.metric.value} {judgement.value:.4f}, "
-            f"drop {drop:.4f}, {len(data) / 1024:,.0f} KiB"
+            f"drop {drop:.2g}, {len(data) / 1024:,.0f} KiB"
         )
         return dataclasses.replace(
             step, value=judgement.value, drop=drop, size_bytes=len(data), meets=meets, file=path.name
@@ -236,9 +239,14 @@ class _Search:
             (self._folder / FLOAT).read_bytes(), self._inputs, self._job.runtime.partition("==")[0], self._folder
         )
 
+        said = -math.inf
+
         def say(name: str, number: int, total: int) -> None:
-            (self._folder / CURRENT).write_text(json.dumps(["layer", name]))
-            report_progress(f"measuring layer {number} of {total}")
+            nonlocal said
+            (self._folder / CURRENT).write_text(name)
+            if time.monotonic() - said > _PROGRESS_EVERY_S:
+                said = time.monotonic()
+                report_progress(f"measuring layer {number} of {total}")
 
         found = ranking.measure(self._variants, skipped=self._crashed, say=say)
         int8 = next(step for step in self._steps if step.scheme is QuantizationScheme.INT8)
@@ -287,8 +295,7 @@ class _Search:
                 return (), None
             number = numbers[order[0]]
             self._take(number)
-            judgement = None if not in_float.hits else self._judge.judge(self._folder / str(self._steps[number].file))
-            return (), None if judgement is None else intervals.paired(in_float.hits, judgement.hits)
+            return (), self._interval(self._judge, number, in_float.metric)
         report_progress("proving on the samples held back")
         before = self._proving.judge(self._folder / FLOAT)
         proofs = []
@@ -302,8 +309,17 @@ class _Search:
             )
             if meets:
                 self._take(number)
-                return tuple(proofs), intervals.paired(before.hits, after.hits) if before.hits else None
+                return tuple(proofs), self._interval(self._proving, number, in_float.metric)
         return tuple(proofs), None
+
+    def _interval(self, judge: Judge, number: int, metric: Metric) -> intervals.Interval | None:
+        """Compare a variant with float sample by sample."""
+        if metric is not Metric.ACCURACY:
+            return None
+        beside = judge.judge(self._folder / str(self._steps[number].file), beside_float=True)
+        if beside.lost is None or beside.won is None:
+            return None
+        return intervals.paired(lost=beside.lost, won=beside.won, samples=beside.samples)
 
     def _take(self, number: int) -> None:
         self._steps[number] = dataclasses.replace(self._steps[number], taken=True)

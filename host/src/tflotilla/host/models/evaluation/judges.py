@@ -84,6 +84,7 @@ class ClassJudge:
         self._classes = math.prod(abs(size) for size in specs[0].shape)
         self._right = self._among = self._float_right = self._float_among = 0
         self._agreed = self._agreed_among = self._count = 0
+        self._lost = self._won = 0
         self._shifted = {-1: 0, 1: 0}
 
     def look(self, rows: NDArray[np.int64], outputs: Sequence[Outputs]) -> dict[str, int]:
@@ -102,6 +103,8 @@ class ClassJudge:
             if wanted is not None and reference.among is not None:
                 counts["float_right"] = int((reference.best == wanted).sum())
                 counts["float_among"] = int(reference.among.sum())
+                right, float_right = mine.best == wanted, reference.best == wanted
+                counts |= {"lost": int((float_right & ~right).sum()), "won": int((right & ~float_right).sum())}
         return counts
 
     def add(self, seen: Mapping[str, int]) -> None:
@@ -112,6 +115,8 @@ class ClassJudge:
         self._float_right += seen.get("float_right", 0)
         self._agreed += seen.get("agreed", 0)
         self._agreed_among += seen.get("agreed_among", 0)
+        self._lost += seen.get("lost", 0)
+        self._won += seen.get("won", 0)
         for by in self._shifted:
             self._shifted[by] += seen.get(f"shifted{by:+d}", 0)
 
@@ -128,6 +133,7 @@ class ClassJudge:
             found["top5_agreement"] = self._agreed_among / self._count if many else None
             if self._labels is not None:
                 found["float_value"] = self._float_right / self._count
+                found |= {"lost": self._lost, "won": self._won}
         return found
 
     def _hint(self) -> str | None:
