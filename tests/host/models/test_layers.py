@@ -322,3 +322,19 @@ def test_bad_data_and_names_are_refused(tmp_path: Path) -> None:
         layers.measure(model, runtime="tensorrt")
     with pytest.raises(UsageError, match="was calibrated for"):
         layers.measure(model, preprocess="raw")
+
+
+def test_a_file_that_needs_more_memory_than_there_is_is_refused(tmp_path: Path) -> None:
+    def spoil(model: Any) -> None:  # noqa: ANN401 - generated code without types
+        tensor(model, "image").shape = np.array([1, 8, 2**20, 2**20], np.int32)
+
+    with pytest.raises(ModelError, match="of this machine's"):
+        layers.measure(made(tmp_path, "tiny_classifier", spoil))
+
+
+def test_a_quantize_of_nothing_is_a_corrupt_file(tmp_path: Path) -> None:
+    def spoil(model: Any) -> None:  # noqa: ANN401 - generated code without types
+        model.subgraphs[0].operators[0].outputs = None
+
+    with pytest.raises(ModelError, match="operator 0, QUANTIZE, does not take one tensor and give one"):
+        layers.measure(made(tmp_path, "tiny_classifier", spoil))

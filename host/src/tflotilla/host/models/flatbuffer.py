@@ -7,6 +7,7 @@ same bytes. What it does NOT do: decide what to change.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import flatbuffers
@@ -35,11 +36,21 @@ _DTYPES = {
 _TYPES = {name: number for number, name in _DTYPES.items()}
 _OPS = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _FIRST_BYTES = 1024
+#: What the generated code raises when an offset or a length is wrong.
+_BROKEN = (struct.error, ValueError, IndexError, TypeError, OverflowError, KeyError, AttributeError)
 
 
 def read(data: bytes) -> Any:  # noqa: ANN401 - generated code without types
-    """Return a `ModelT` of a TFLite file that `inspect` accepts."""
-    return schema.ModelT.InitFromPackedBuf(data, 0)
+    """Return a `ModelT` of a TFLite file that `inspect` accepts.
+
+    Raises:
+        ModelError: corrupt in a part that `inspect` has no need of, as an operator's options.
+
+    """
+    try:
+        return schema.ModelT.InitFromPackedBuf(data, 0)
+    except _BROKEN as error:
+        raise ModelError("corrupt TFLite file: a part of it lies outside of the file") from error
 
 
 def write(model: Any) -> bytes:  # noqa: ANN401 - generated code without types

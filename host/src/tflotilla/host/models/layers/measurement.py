@@ -5,6 +5,8 @@ Rules it keeps: no TensorFlow; foreign files are run only in the child; nothing 
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,9 @@ DEFAULT_SAMPLES = 20
 _PREFERRED = tuple(sorted(runtimes.ADAPTERS))
 _ALIASES = {"litert": "ai-edge-litert"}
 _PROGRESS_EVERY_S = 0.5
+#: Of one activation: quantized, in the twin, fed, made alone, and float64 while two are compared.
+_BYTES_A_NUMBER = 32
+_GIB = 1024**3
 _CRASHED = "crashed ("
 
 
@@ -73,7 +78,11 @@ def measure(
     found = inspect_model(quantized)
     if against is not None:
         inspect_model(against)
-    if not is_quantized(quantized.read_bytes()):
+    try:
+        anything = is_quantized(quantized.read_bytes())
+    except ModelError as error:
+        raise ModelError(f"{quantized}: {error}") from error
+    if not anything:
         raise ModelError(f"{quantized}: nothing in it is quantized, so no layer has an error of quantization")
     chosen = inputs.parse(preprocess, found.inputs)
     names = _names(runtime)
@@ -143,6 +152,7 @@ def run_here(
 ) -> dict[str, Any]:
     """Measure in this process; `measure` calls it in a child."""
     content = Path(model).read_bytes()
+    _check_memory(model)
     notes: list[str] = []
     engine = _engine(runtimes)
     try:
@@ -174,6 +184,19 @@ def run_here(
         "unmeasured": codec.encode(found.unmeasured),
         "notes": notes,
     }
+
+
+def _check_memory(model: str) -> None:
+    """Refuse what would take the machine down. Raises ModelError."""
+    found = inspect_model(Path(model))
+    numbers = sum(math.prod(abs(size) for size in t.shape) for t in found.tensors if not t.constant_bytes)
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if numbers * _BYTES_A_NUMBER > here / 2:
+        needs, has = numbers * _BYTES_A_NUMBER / _GIB, here / _GIB
+        raise ModelError(
+            f"{model}: comparing its {numbers:,} activations takes {needs:,.0f} GiB, more than half of this machine's "
+            f"{has:,.0f}"
+        )
 
 
 def _engine(names: list[str]) -> runtimes.Runtime:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tflotilla.host.models import flatbuffer
 from tflotilla.host.models.layers import constants, matching, severed
-from tflotilla.host.models.layers.twin import REWRITERS, Twin, twin_of
+from tflotilla.host.models.layers.twin import REWRITERS, Twin, check, twin_of
 from tflotilla.shared.contract.errors import ModelError
 
 
@@ -41,6 +41,7 @@ def of_float_model(quantized: Any, data: bytes) -> Reference:  # noqa: ANN401 - 
         ModelError: it is quantized itself, takes other inputs, or shares no operator with the quantized file.
 
     """
+    check(quantized)
     given = flatbuffer.read(data)
     graph = given.subgraphs[0]
     makes_integers = (o for op in graph.operators or () for o in _indexes(op.outputs) if o >= 0)

@@ -54,6 +54,7 @@ def twin_of(data: bytes) -> Twin:
 
     """
     model = flatbuffer.read(data)
+    check(model)
     # Names of tensors by index stay right, but nobody asks this network by signature.
     model.signatureDefs = None
     main: tuple[dict[int, int], dict[int, int], tuple[int, ...]] | None = None
@@ -64,6 +65,16 @@ def twin_of(data: bytes) -> Twin:
         raise ModelError("it has no subgraph")
     operators, same, clamped = main
     return Twin(model=model, operators=operators, same=same, clamped=clamped)
+
+
+def check(model: Any) -> None:  # noqa: ANN401 - generated code without types
+    """Find out whether what is to be left out can be: one tensor in, one out. Raises ModelError."""
+    for graph in model.subgraphs:
+        for number, operator in enumerate(graph.operators or ()):
+            name = flatbuffer.op_name(model, operator)
+            ends = (operator.inputs, operator.outputs)
+            if name in (*REWRITERS, _DENSIFY) and any(end is None or len(end) != 1 or end[0] < 0 for end in ends):
+                raise ModelError(f"corrupt: operator {number}, {name}, does not take one tensor and give one")
 
 
 def is_quantized(data: bytes) -> bool:
