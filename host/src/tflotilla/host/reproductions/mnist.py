@@ -5,18 +5,15 @@ What it does NOT do: augment, or look at the test images before the end.
 
 from __future__ import annotations
 
-import gzip
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tflotilla.host.models import child
+from tflotilla.host.models import child, idx
 from tflotilla.shared.contract.errors import DatasetError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from tflotilla.host.reproductions.desk import Desk
 
@@ -26,22 +23,21 @@ FILES = {
 }
 CALIBRATION = 200
 _SEED = 7
-_IMAGE_HEADER, _LABEL_HEADER = 16, 8
 _SIDE = 28
 
-Network = Literal["cnn", "tutorial"]
+Network = Literal["cnn", "tutorial", "vgg16"]
+#: VGG16 takes the images of CIFAR-10's size.
+_VGG_SIDE, _VGG_BLOCKS = 32, ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 def arrays(desk: Desk, part: Literal["train", "test"]) -> Path:
     """Return an .npz with x (N, 28, 28, 1) uint8 and y (N,) int64. Raises DatasetError, UsageError."""
     target = desk.made(f"mnist-{part}.npz")
     if not target.exists():
-        images, labels = (_payload(desk.find(name)) for name in FILES[part])
-        x = images[_IMAGE_HEADER:].reshape(-1, _SIDE, _SIDE, 1)
-        y = labels[_LABEL_HEADER:].astype(np.int64)
+        x, y = (idx.read(desk.find(name)) for name in FILES[part])
         if len(x) != len(y):
             raise DatasetError(f"MNIST's {part} files hold {len(x)} images and {len(y)} labels")
-        np.savez(target, x=x, y=y)
+        np.savez(target, x=x[..., None], y=y.astype(np.int64))
     return target
 
 
@@ -54,13 +50,27 @@ def calibration(desk: Desk) -> Path:
     return target
 
 
-def trained(desk: Desk, network: Network, *, epochs: int) -> Path:
-    """Return a `.keras` file of a trained network, trained once per desk. Inputs are x / 255."""
+def coloured(desk: Desk, part: Literal["train", "test"], count: int) -> Path:
+    """Return an .npz of the first `count` images in CIFAR-10's shape: x (N, 32, 32, 3) uint8, padded, and y."""
+    target = desk.made(f"mnist-{part}-32x32x3-{count}.npz")
+    if not target.exists():
+        with np.load(arrays(desk, part)) as archive:
+            x, y = archive["x"][:count], archive["y"][:count]
+        edge = (_VGG_SIDE - _SIDE) // 2
+        np.savez(target, x=np.repeat(np.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0))), 3, axis=3), y=y)
+    return target
+
+
+def trained(desk: Desk, network: Network, *, epochs: int, data: Path | None = None) -> Path:
+    """Return a `.keras` file of a trained network, trained once per desk. Inputs are x / 255.
+
+    `data` is an .npz with x and y, all of MNIST's training images without it.
+    """
     target = desk.made(f"mnist-{network}.keras")
     if not target.exists():
         child.call(
             "tflotilla.host.reproductions.mnist:train_here",
-            {"network": network, "data": str(arrays(desk, "train")), "output": str(target), "epochs": epochs},
+            {"network": network, "data": str(data or arrays(desk, "train")), "output": str(target), "epochs": epochs},
             doing="training on MNIST",
             on_progress=desk.say,
         )
@@ -75,20 +85,32 @@ def train_here(*, network: str, data: str, output: str, epochs: int) -> None:
     with np.load(data) as archive:
         x, y = archive["x"].astype(np.float32) / 255, archive["y"]
     model = _network(keras, network)
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
     class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             accuracy = (logs or {}).get("accuracy", 0.0)
             child.report_progress(f"training on MNIST: epoch {epoch + 1} of {epochs}, accuracy {accuracy:.2%}")
 
-    model.fit(x, y, batch_size=128, epochs=epochs, verbose=0, callbacks=[Progress()])
+    model.fit(x, y, batch_size=64, epochs=epochs, verbose=0, callbacks=[Progress()])
     model.save(output)
 
 
 def _network(keras: Any, name: str) -> Any:  # noqa: ANN401 - Keras has no types
     layers = keras.layers
-    if name == "cnn":
+    side, channels = (_VGG_SIDE, 3) if name == "vgg16" else (_SIDE, 1)
+    if name == "vgg16":
+        body = []
+        for filters, depth in _VGG_BLOCKS:
+            for _ in range(depth):
+                body += [
+                    layers.Conv2D(filters, 3, padding="same", use_bias=False),
+                    layers.BatchNormalization(momentum=0.9),
+                    layers.ReLU(),
+                ]
+            body.append(layers.MaxPooling2D())
+        body.append(layers.Flatten())
+    elif name == "cnn":
         # About 400,000 weights: 1.6 MB in float32, as published.
         body = [
             layers.Conv2D(16, 3, activation="relu"),
@@ -111,12 +133,4 @@ def _network(keras: Any, name: str) -> Any:  # noqa: ANN401 - Keras has no types
             layers.Dense(1024, activation="relu"),
             layers.Dropout(0.4),
         ]
-    return keras.Sequential([keras.Input((_SIDE, _SIDE, 1)), *body, layers.Dense(10, activation="softmax")])
-
-
-def _payload(path: Path) -> NDArray[np.uint8]:
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DatasetError(f"{path}: can't be read ({error})") from error
-    return np.frombuffer(data, dtype=np.uint8)
+    return keras.Sequential([keras.Input((side, side, channels)), *body, layers.Dense(10, activation="softmax")])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tflotilla.host.models import child, latency
+from tflotilla.host.models import latency
 from tflotilla.host.reproductions import making, networks
 from tflotilla.host.reproductions.cases.mobilenet_v2_sizes import SIDE
 from tflotilla.host.reproductions.reproduction import Reproduction, Row
+from tflotilla.shared.contract.errors import BoardError
 from tflotilla.shared.contract.tensors import QuantizationScheme
 from tflotilla.shared.inference import runtime as runtimes
 
@@ -47,11 +48,12 @@ def run(desk: Desk) -> Reproduction:
     remarks = ["The weights are random: speed does not depend on their values."]
     gains = {}
     for name in runtimes.ADAPTERS:
-        if not child.call("tflotilla.host.models.evaluate:is_present", {"name": name}):
-            remarks.append(f"{name} is not installed here.")
-            continue
         desk.say(f"timing {name}")
-        floating, integer = latency.compare(files, name, runs=_RUNS)
+        try:
+            floating, integer = latency.compare(files, name, runs=_RUNS)
+        except BoardError as error:
+            remarks.append(f"{name}: {error}")
+            continue
         gains[name] = floating.invoke.p50_ns / integer.invoke.p50_ns
         rows += [
             Row(what=f"float32, {floating.runtime}", published="63 FPS", ours=_figure(floating)),
