@@ -170,10 +170,21 @@ def test_graph_ops_that_run_python_or_touch_files_are_refused() -> None:
         (["1,224,224,3"], {"": (1, 224, 224, 3)}),
         (["a=1,2", "b=3"], {"a": (1, 2), "b": (3,)}),
         (["a=1,2;b=;c:0=4"], {"a": (1, 2), "b": (), "c:0": (4,)}),
+        (["a=?,?,3"], {"a": (shapes.OPEN, shapes.OPEN, 3)}),
     ],
 )
 def test_input_shapes_are_read(texts: list[str], expected: dict[str, tuple[int, ...]]) -> None:
     assert shapes.parse_input_shapes(texts) == expected
+
+
+def test_a_dimension_stays_open_only_where_the_source_allows_it() -> None:
+    given = {"": (shapes.OPEN, 3)}
+
+    assert shapes.fix_shape("a", [None, 3], given, ["a"], may_stay_open=True) == (shapes.OPEN, 3)
+    with pytest.raises(UsageError, match="only a frozen graph may leave a dimension open"):
+        shapes.fix_shape("a", [None, 3], given, ["a"])
+    with pytest.raises(UsageError, match="contradicts input 'a', which is 5,3"):
+        shapes.fix_shape("a", [5, 3], given, ["a"], may_stay_open=True)
 
 
 @pytest.mark.parametrize("text", ["1,x", "a=0,3", "a=-1,3", "1,2;3,4"])

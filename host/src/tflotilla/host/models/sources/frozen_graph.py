@@ -94,7 +94,11 @@ def cut(
     shapes.check_names(options.input_shapes, names)
     fixed = {
         tensor_name: shapes.fix_shape(
-            name, _dimensions(tensors[tensor_name], nodes[_node(tensor_name)]), options.input_shapes, names
+            name,
+            _dimensions(tensors[tensor_name], nodes[_node(tensor_name)]),
+            options.input_shapes,
+            names,
+            may_stay_open=True,
         )
         for name, tensor_name in zip(names, wanted_inputs, strict=True)
     }
@@ -182,6 +186,12 @@ def _dimensions(tensor: Any, node: Any) -> list[int | None] | None:  # noqa: ANN
     return [] if written and node.op == "Placeholder" else None
 
 
+def _open(shape: Sequence[int]) -> Any:  # noqa: ANN401 - tf.TensorShape
+    import tensorflow as tf
+
+    return tf.TensorShape([None if dimension == shapes.OPEN else dimension for dimension in shape])
+
+
 def _stored_small(graph: Any, nodes: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401
     """Return the values of Dequantize nodes that depend on constants only: weights of `quantize_weights`."""
     import tensorflow as tf
@@ -239,7 +249,7 @@ def _between(
             name = begins[node.name]
             placeholder = part.node.add(name=node.name, op="Placeholder")
             placeholder.attr["dtype"].type = inputs[name].dtype.base_dtype.as_datatype_enum
-            placeholder.attr["shape"].shape.CopyFrom(tf.TensorShape(fixed[name]).as_proto())
+            placeholder.attr["shape"].shape.CopyFrom(_open(fixed[name]).as_proto())
         elif node.name in stored:
             constant = part.node.add(name=node.name, op="Const")
             constant.attr["dtype"].type = tf.float32.as_datatype_enum

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from tflotilla.host.models.sources import finite
+from tflotilla.host.models.sources import finite, shapes
 from tflotilla.shared.contract.errors import ConversionError, ModelError
 from tflotilla.shared.contract.tensors import DType, TensorSpec
 
@@ -124,7 +124,7 @@ def _imported(graph_def: Any, inputs: Mapping[str, tuple[int, ...]], outputs: Se
     begins = [graph.get_tensor_by_name(_tensor_name(name)) for name in inputs]
     for tensor, shape in zip(begins, inputs.values(), strict=True):
         # Old graphs can't write "a single number" into the placeholder: there it means "unknown".
-        tensor.set_shape(shape)
+        tensor.set_shape([None if dimension == shapes.OPEN else dimension for dimension in shape])
     return graph, begins, [graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
 
 
@@ -158,7 +158,8 @@ def _spec(tensor: Any) -> TensorSpec:  # noqa: ANN401 - TensorFlow has no types
     name, dtype = tensor.name.removesuffix(":0"), tensor.dtype.base_dtype.name
     if dtype not in get_args(DType):
         raise ConversionError(f"input {name!r} is of type {dtype}, which TFLite can't take")
-    return TensorSpec(name=name, shape=tuple(tensor.shape.as_list()), dtype=cast("DType", dtype))
+    shape = tuple(shapes.OPEN if dimension is None else dimension for dimension in tensor.shape.as_list())
+    return TensorSpec(name=name, shape=shape, dtype=cast("DType", dtype))
 
 
 def _first_line(error: Exception) -> str:
