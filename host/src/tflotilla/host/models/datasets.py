@@ -55,6 +55,15 @@ class Calibration:
         samples.check_readable(path)
         return cls(path=path)
 
+    @property
+    def holds_files(self) -> bool:
+        """Whether it is image files, whose red is red; arrays may hold colours in any order."""
+        return self.path.suffix not in _ARRAYS
+
+    def holds_pixels(self, specs: Sequence[TensorSpec]) -> bool:
+        """Whether a preprocessing is applied to it: to images and bytes, not to floats, which came preprocessed."""
+        return self.holds_files or _holds_pixels(self.path, specs)
+
     def load(
         self, specs: tuple[TensorSpec, ...], preprocessing: Preprocessing | None, *, limit: int
     ) -> tuple[tuple[NDArray[Any], ...], ...]:
@@ -64,7 +73,7 @@ class Calibration:
             DatasetError: unreadable, empty, of another shape, or not finite; names the file.
 
         """
-        if preprocessing is None and (self.path.suffix not in _ARRAYS or _holds_pixels(self.path, specs)):
+        if preprocessing is None and self.holds_pixels(specs):
             raise UsageError(
                 f"{self.path} holds pixels, and how they become inputs is half the model; say it with --preprocess "
                 "(raw: 0..255, unit: 0..1, mobilenet: -1..1, …)"
@@ -128,6 +137,19 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if all(len(part) > 1 and part[0].rstrip(":") == str(i) for i, part in enumerate(parts)):
         return tuple(part[1] for part in parts)
     return tuple(lines)
+
+
+def packed_labels(model: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that travel behind a .tflite file (TFLite metadata), when there is one text of them."""
+    texts = [name for name in names if Path(name).suffix == ".txt"]
+    if len(texts) != 1:
+        return ()
+    try:
+        with zipfile.ZipFile(model) as archive:
+            lines = archive.read(texts[0]).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return ()  # nobody asked for them by name
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def is_labelled(path: Path) -> bool:

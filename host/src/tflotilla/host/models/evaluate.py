@@ -240,6 +240,8 @@ def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
     if chosen is not None and inspection.inputs:
         datasets.refuse_foreign_range(chosen, inspection.inputs[0])
     labels = datasets.read_labels(request.labels) if request.labels is not None else ()
+    if not labels and plan.is_detector(inspection):
+        labels = datasets.packed_labels(given, inspection.associated_files)
     return Subject(
         given=given,
         file=given,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: Activations of a batch beside each other in a core's own cache: more is slower than fewer at a time.
 _CACHE_BYTES = 2 << 20
 _LEAST, _MOST = 4, 128
+_WIDEST_BYTES = 4
 #: Operators whose answer for a sample depends on that sample alone, whatever their options.
 _BY_SAMPLE = frozenset(
     {
@@ -58,11 +59,24 @@ _OPERANDS = 2
 
 def size(inspection: ModelInspection) -> int:
     """Return how many samples to run at once; 1 where a batch can't pay: one sample fills the cache already."""
-    arena = inspection.requirements.arena_bytes
-    if not arena:
+    one = _sample_bytes(inspection)
+    if one is None:
         return 1
-    fitting = min(_MOST, _CACHE_BYTES // arena)
+    fitting = min(_MOST, _CACHE_BYTES // max(1, one))
     return fitting if fitting >= _LEAST else 1
+
+
+def _sample_bytes(inspection: ModelInspection) -> int | None:
+    """Return what one sample needs in activations: an operator's input and output, at the widest place."""
+    if inspection.requirements.arena_bytes is not None:
+        return inspection.requirements.arena_bytes
+    sizes = []
+    for tensor in inspection.tensors:
+        if tensor.subgraph == 0 and not tensor.constant_bytes and tensor.dtype != "string":
+            if -1 in tensor.shape[1:]:
+                return None
+            sizes.append(math.prod(abs(length) for length in tensor.shape) * _WIDEST_BYTES)
+    return sum(sorted(sizes)[-2:])
 
 
 def remembers(inspection: ModelInspection) -> bool:
