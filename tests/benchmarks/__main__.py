@@ -1,7 +1,8 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
-`python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory and
-startup, all by default. The exit code is 1 when a promise is broken: on a busy machine try again before believing it.
+`python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup and
+conversion, all by default. The exit code is 1 when a promise is broken: on a busy machine try again before believing
+it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import memory, models, overhead, startup
+from tests.benchmarks import conversion, memory, models, overhead, startup
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup")
+PARTS = ("overhead", "memory", "startup", "conversion")
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
 def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help="overhead, memory, startup")
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help=", ".join(PARTS))
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each model is timed")
     parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait for a quiet moment, per model")
@@ -43,6 +44,9 @@ def main() -> int:
             kept.append(verdict)
         if "startup" in parts:
             document["startup"], verdict = _startup(quiet=options.json)
+            kept.append(verdict)
+        if "conversion" in parts:
+            document["conversion"], verdict = _conversion(folder, quiet=options.json)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -144,6 +148,23 @@ def _startup(*, quiet: bool) -> tuple[list[dict[str, Any]], bool]:
     verdict = f"{_VERDICT[found.kept]} (< {startup.LIMIT_S} s)"
     _row(found.command, f"{found.median_s:.3f} s", f"{found.best_s:.3f} s", verdict, quiet=quiet)
     return [{**asdict(found), "kept": found.kept}], found.kept
+
+
+def _conversion(folder: Path, *, quiet: bool) -> tuple[dict[str, Any], bool]:
+    _say(
+        f"MobileNetV2 1.0 224 to {len(conversion.SCHEMES)} schemes with 100 images; both sides import TensorFlow once\n"
+        "  and read the model and the images; ours also checks the files, runs and compares them",
+        quiet=quiet,
+    )
+    _row("side", "wall s", "CPU s", "", quiet=quiet)
+    found = conversion.measure(folder / "conversion")
+    for number, (bare, ours) in enumerate(zip(found.bare, found.ours, strict=True), 1):
+        for name, spent in (("bare converter", bare), ("tflotilla convert", ours)):
+            _row(f"{name}, round {number}", f"{spent.wall_s:.1f}", f"{spent.cpu_s:.1f}", "", quiet=quiet)
+    verdict = f"{_VERDICT[found.kept]} (≤ {conversion.LIMIT:g})"
+    _row("ours / bare, median", f"{found.wall_ratio:.2f}", f"{found.cpu_ratio:.2f}", verdict, quiet=quiet)
+    ratios = {"wall_ratio": found.wall_ratio, "cpu_ratio": found.cpu_ratio, "kept": found.kept}
+    return asdict(found) | ratios, found.kept
 
 
 def _say(text: str, *, quiet: bool) -> None:

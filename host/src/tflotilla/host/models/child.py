@@ -221,7 +221,13 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
         return dict(errors.to_wire(error))
     except OSError as error:
         # A full disk or a folder without permission: the user's to mend, not a bug.
-        return dict(errors.to_wire(errors.InputError(f"{error.filename or 'a file'}: {error.strerror or error}")))
+        return dict(
+            errors.to_wire(
+                errors.InputError(
+                    f"{error.filename or 'a temporary file (TMPDIR says where they go)'}: {error.strerror or error}"
+                )
+            )
+        )
     except MemoryError:
         return dict(errors.to_wire(ModelError("not enough memory on this machine")))
     except Exception as error:  # noqa: BLE001 - the other side of the pipe decides

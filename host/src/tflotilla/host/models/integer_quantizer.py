@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow.lite.python import convert
 from tensorflow.lite.python.optimize import calibrator
 
-from tflotilla.host.models import flatbuffer
+from tflotilla.host.models import flatbuffer, stored_weights
 from tflotilla.shared.contract.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 
 _UNMEASURED = re.compile(r"should be recorded during calibration: Failed for tensor (\S+)")
+
+
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 class Calibrated:
@@ -101,27 +104,37 @@ class Calibrated:
             Exception: as of `quantize`.
 
         """
-        number = {dtype: np.dtype(dtype.as_numpy_dtype()).num for dtype in (tf.float32, tf.int16, tf.int64)}
         try:
-            made: bytes = self._calibrator._calibrator.QuantizeModel(  # noqa: SLF001 - its public method calibrates again
-                number[tf.float32],
-                number[tf.float32],
-                True,  # noqa: FBT003 - a C++ function without names: float stays allowed
-                number[tf.int16],
-                number[tf.int64],
-                not per_channel,
-                not per_channel_dense,
-            )
+            made = self._wide(per_channel=per_channel, per_channel_dense=per_channel_dense)
         except RuntimeError as error:
             unmeasured = _UNMEASURED.search(str(error))
-            if unmeasured is None:
+            if unmeasured is not None:
+                op = self._op_of(unmeasured.group(1))
+                message = (
+                    f"{op} (tensor {unmeasured.group(1)}) has no range, and to 16 bits nothing is quantized without one"
+                )
+                raise ConversionError(f"{message}; int8 keeps it float") from error
+            if per_channel:
                 raise
-            op = self._op_of(unmeasured.group(1))
-            message = (
-                f"{op} (tensor {unmeasured.group(1)}) has no range, and to 16 bits nothing is quantized without one"
-            )
-            raise ConversionError(f"{message}; int8 keeps it float") from error
+            # With one scale per weight that quantizer can't do depthwise convolutions.
+            model = flatbuffer.read(self._wide(per_channel=True, per_channel_dense=True))
+            stored_weights.to_one_scale(model, flatbuffer.read(self.model))
+            made = flatbuffer.write(model)
+        made = _without_idle_limits(made)
         return bytes(convert.deduplicate_readonly_buffers(made) if deduplicate else made)
+
+    def _wide(self, *, per_channel: bool, per_channel_dense: bool) -> bytes:
+        number = {dtype: np.dtype(dtype.as_numpy_dtype()).num for dtype in (tf.float32, tf.int16, tf.int64)}
+        made: bytes = self._calibrator._calibrator.QuantizeModel(  # noqa: SLF001 - its public method calibrates again
+            number[tf.float32],
+            number[tf.float32],
+            True,  # noqa: FBT003 - a C++ function without names: float stays allowed
+            number[tf.int16],
+            number[tf.int64],
+            not per_channel,
+            not per_channel_dense,
+        )
+        return bytes(made)
 
     def _op_of(self, name: str) -> str:
         """Return the op that makes a tensor."""
@@ -131,3 +144,23 @@ class Calibrated:
                 if name in [flatbuffer.tensor_name(graph.tensors[output]) for output in operator.outputs]:
                     return flatbuffer.op_name(model, operator)
         return "what is fed"
+
+
+def _without_idle_limits(data: bytes) -> bytes:
+    """Make RELU6 a RELU where 6 is so far beyond what 16 bits can say that kernels refuse to quantize it.
+
+    Where activations almost vanish (weights that were never trained, dead layers), 6 / scale overflows 32 bits. The
+    output's own type ends long before 6 there, so both compute the same.
+    """
+    model = flatbuffer.read(data)
+    functions = flatbuffer.SCHEMA.ActivationFunctionType
+    changed = False
+    for graph in model.subgraphs:
+        for operator in graph.operators or ():
+            if getattr(operator.builtinOptions, "fusedActivationFunction", None) != functions.RELU6:
+                continue
+            parameters = graph.tensors[operator.outputs[0]].quantization
+            if parameters is not None and parameters.scale is not None and 6.0 / parameters.scale[0] > _INT32_MAX:
+                operator.builtinOptions.fusedActivationFunction = functions.RELU
+                changed = True
+    return flatbuffer.write(model) if changed else data

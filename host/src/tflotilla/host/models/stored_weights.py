@@ -41,6 +41,24 @@ _GATHER_INT8_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Slots:
+    """Which of an operator's inputs is what."""
+
+    input: int
+    weight: int
+    bias: int
+
+
+_USUAL = _Slots(input=0, weight=_WEIGHT, bias=2)
+_MULTIPLIERS = {
+    _OPS.CONV_2D: _USUAL,
+    _OPS.DEPTHWISE_CONV_2D: _USUAL,
+    _OPS.FULLY_CONNECTED: _USUAL,
+    _OPS.TRANSPOSE_CONV: _Slots(input=2, weight=_WEIGHT, bias=3),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Use:
     operator: Any
     slot: int
@@ -101,10 +119,56 @@ def to_int8(model: Any, *, per_channel: bool = True, per_channel_dense: bool = T
     tidy(model)
 
 
-def tidy(model: Any) -> None:  # noqa: ANN401 - generated code without types
-    """Drop buffers and operator codes that nothing uses any more, and keep equal weights once."""
-    codes: dict[int, int] = {}
+def to_one_scale(model: Any, floats: Any) -> None:  # noqa: ANN401 - generated code without types
+    """Give every 8-bit weight that an integer operator multiplies by one scale, from its values in the float file.
+
+    `floats` is that file: its tensors have the same names. Biases are in units of input scale times weight scale.
+    """
+    values = {
+        flatbuffer.tensor_name(tensor): found
+        for graph in floats.subgraphs
+        for tensor in graph.tensors
+        if flatbuffer.dtype(tensor) == "float32" and (found := flatbuffer.constant(floats, tensor)) is not None
+    }
+    done: set[int] = set()
     for graph in model.subgraphs:
+        for operator in graph.operators or ():
+            slots = _MULTIPLIERS.get(_code(model, operator))
+            if slots is None:
+                continue
+            weight = graph.tensors[operator.inputs[slots.weight]]
+            scales = None if weight.quantization is None else weight.quantization.scale
+            if scales is None or (len(scales) == 1 and id(weight) not in done):
+                continue
+            if id(weight) not in done:
+                done.add(id(weight))
+                stored, one = _quantized(values[flatbuffer.tensor_name(weight)], None)
+                flatbuffer.set_constant(model, weight, stored)
+                weight.quantization = _parameters(one, None)
+            if len(operator.inputs) > slots.bias and operator.inputs[slots.bias] >= 0:
+                _rescale_bias(model, graph, operator, slots)
+    tidy(model)
+
+
+def _rescale_bias(model: Any, graph: Any, operator: Any, slots: _Slots) -> None:  # noqa: ANN401 - generated code
+    bias = graph.tensors[operator.inputs[slots.bias]]
+    stored = flatbuffer.constant(model, bias)
+    if stored is None or bias.quantization is None or bias.quantization.scale is None:
+        return
+    weight, source = graph.tensors[operator.inputs[slots.weight]], graph.tensors[operator.inputs[slots.input]]
+    unit = np.float64(source.quantization.scale[0]) * np.float64(weight.quantization.scale[0])
+    limits = np.iinfo(stored.dtype)
+    real = stored.astype(np.float64) * np.asarray(bias.quantization.scale, dtype=np.float64)
+    moved = np.clip(np.rint(real / unit), limits.min, limits.max).astype(stored.dtype)
+    flatbuffer.set_constant(model, bias, moved)
+    bias.quantization = _parameters(np.array([unit], dtype=np.float32), None)
+
+
+def tidy(model: Any) -> None:  # noqa: ANN401 - generated code without types
+    """Drop tensors, buffers and operator codes that nothing uses any more, and keep equal weights once."""
+    codes: dict[int, int] = {}
+    for number, graph in enumerate(model.subgraphs):
+        _drop_tensors(graph, [entry for entry in model.signatureDefs or () if entry.subgraphIndex == number])
         for operator in graph.operators or ():
             operator.opcodeIndex = codes.setdefault(operator.opcodeIndex, len(codes))
     model.operatorCodes = [model.operatorCodes[old] for old in codes]
@@ -128,6 +192,23 @@ def tidy(model: Any) -> None:  # noqa: ANN401 - generated code without types
         entry.buffer = moved(entry.buffer, shared=False)
     model.metadataBuffer = None
     model.buffers = buffers
+
+
+def _drop_tensors(graph: Any, signatures: Sequence[Any]) -> None:  # noqa: ANN401 - generated code without types
+    places = [(operator, name) for operator in graph.operators or () for name in ("inputs", "outputs", "intermediates")]
+    places += [(graph, "inputs"), (graph, "outputs")]
+    named = [entry for signature in signatures for entry in (*(signature.inputs or ()), *(signature.outputs or ()))]
+    lists = [
+        (owner, name, [int(i) for i in found]) for owner, name in places if (found := getattr(owner, name)) is not None
+    ]
+    used = {i for _, _, found in lists for i in found if i >= 0} | {int(entry.tensorIndex) for entry in named}
+    # -1 stands for an optional input that is absent.
+    moved = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+    for owner, name, found in lists:
+        setattr(owner, name, np.array([moved[i] for i in found], dtype=np.int32))
+    for entry in named:
+        entry.tensorIndex = moved[int(entry.tensorIndex)]
+    graph.tensors = [graph.tensors[old] for old in sorted(used)]
 
 
 def _weights(model: Any, graph: Any) -> Iterator[tuple[int, NDArray[np.float32], list[_Use]]]:  # noqa: ANN401
