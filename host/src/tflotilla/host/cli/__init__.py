@@ -25,6 +25,7 @@ _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 #: Command → module below `tflotilla.host.cli`; the module has either a function of the command's name or an `app`.
 COMMANDS = {
     "convert": "convert",
+    "calibrate": "calibrate",
     "quantize": "quantize",
     "prune": "prune",
     "inspect": "inspect",

@@ -18,6 +18,8 @@ import numpy as np
 
 from tflotilla.host.models import compatibility, datasets, finders, sources
 from tflotilla.host.models import samples as sample_data
+from tflotilla.host.models.calibration import probe
+from tflotilla.host.models.calibration.probe import Data
 from tflotilla.host.models.child import report_progress
 from tflotilla.host.models.inspect import inspect_bytes
 from tflotilla.host.models.sources import SourceOptions
@@ -95,9 +97,14 @@ def run(
     data = None if calibration is None else datasets.Calibration.open(Path(calibration))
     report_progress("loading TensorFlow")
     model = sources.load(Path(source), format, choices)
-    chosen = _preprocessing(preprocess, model.inputs)
+    chosen = parse_preprocessing(preprocess, model.inputs)
     inputs = None if data is None else data.load(model.inputs, chosen, limit=samples)
     notes = list(model.notes)
+    if data is not None and inputs is not None:
+        known = Data(
+            samples=inputs, preprocessing=chosen, pixels=data.holds_pixels(model.inputs), files=data.holds_files
+        )
+        notes += [suspicion.message for suspicion in probe.look(model, known)]
     if compare:
         report_progress("running the source on samples")
         (Path(folder) / CURRENT).write_text(COMPARING)
@@ -125,7 +132,8 @@ def run(
     }
 
 
-def _preprocessing(given: str | Mapping[str, Any] | None, specs: tuple[TensorSpec, ...]) -> Preprocessing | None:
+def parse_preprocessing(given: str | Mapping[str, Any] | None, specs: tuple[TensorSpec, ...]) -> Preprocessing | None:
+    """Read what stands behind `--preprocess`, for a model of these inputs. Raises UsageError."""
     if given is None or not isinstance(given, str):
         return None if given is None else codec.decode(Preprocessing, dict(given), "preprocessing")
     shape = specs[0].shape

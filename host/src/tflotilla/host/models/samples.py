@@ -131,9 +131,7 @@ def _from_images(
         raise DatasetError(f"{data}: how images become inputs is not said; give --preprocess")
     prepare = Preprocessor(preprocessing, specs[0])
     paths = list_images(data) if data.is_dir() else (data,)
-    return tuple(
-        (prepare.prepare(open_image(paths[i], draft_size=prepare.draft_size)),) for i in _evenly(len(paths), limit)
-    )
+    return tuple((prepare.prepare(open_image(path, draft_size=prepare.draft_size)),) for path in spread(paths, limit))
 
 
 def arrays(data: Path, specs: Sequence[TensorSpec]) -> tuple[NDArray[Any], ...]:
@@ -262,6 +260,21 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
         if not isinstance(array, np.ndarray):
             raise DatasetError(f"{path}: {name} is not an array; `numpy.savez` makes a .npz")
     return arrays
+
+
+def spread(paths: Sequence[Path], limit: int) -> tuple[Path, ...]:
+    """Return up to `limit` of sorted paths, spread evenly; from every folder, where there is room for one of each."""
+    chosen = tuple(paths[i] for i in _evenly(len(paths), limit))
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    if len({path.parent for path in chosen}) == len(folders) or limit < len(folders):
+        return chosen
+    # Classes of very different sizes: an even spread passes over the small ones.
+    shares = dict.fromkeys(folders, 0)
+    for _ in range(limit):
+        shares[min((f for f in folders if shares[f] < len(folders[f])), key=lambda f: shares[f])] += 1
+    return tuple(paths[i] for folder, paths in folders.items() for i in _evenly(len(paths), shares[folder]))
 
 
 def _evenly(total: int, limit: int) -> list[int]:
