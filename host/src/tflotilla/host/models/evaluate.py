@@ -167,15 +167,15 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
         BoardError: no runtime is installed here.
 
     """
-    names = _runtime_names(request)
+    names = runtime_names(request)
     scores: list[Score] = []
     refusals: list[Refusal] = []
     first: TflotillaError | None = None
-    subjects = [_subject(each, request) for each in request.models]
-    metrics = [_metric(subject, request) for subject in subjects]
+    subjects = [subject_of(each, request) for each in request.models]
+    metrics = [metric_of(subject, request) for subject in subjects]
     # A child looks at its data before it runs anything, so the first one's are not read twice.
     for subject, metric in list(zip(subjects, metrics, strict=True))[1:]:
-        tasks.open_data(_task(subject, names[0], metric, request), subject.inspection)
+        tasks.open_data(task_of(subject, names[0], metric, request), subject.inspection)
     for subject, metric in zip(subjects, metrics, strict=True):
         for name in names:
             try:
@@ -190,7 +190,7 @@ def evaluate(request: EvaluationRequest, on_progress: Callable[[str], None] | No
     return EvaluationReport(data=request.data, scores=tuple(_with_float(scores)), refusals=tuple(refusals))
 
 
-def _metric(subject: Subject, request: EvaluationRequest) -> Metric:
+def metric_of(subject: Subject, request: EvaluationRequest) -> Metric:
     """Choose the metric, and look whether the reference is the same model. Raises ModelError, UsageError."""
     try:
         metric = plan.choose(subject.inspection, request.data, request.metric, request.reference)
@@ -209,7 +209,8 @@ def _naming(subject: Subject, error: TflotillaError) -> TflotillaError:
     return error if message.startswith(str(subject.given)) else type(error)(f"{subject.given}: {message}")
 
 
-def _runtime_names(request: EvaluationRequest) -> tuple[str, ...]:
+def runtime_names(request: EvaluationRequest) -> tuple[str, ...]:
+    """Return the PyPI names of the runtimes that are asked for, or installed. Raises UsageError, BoardError."""
     for name in request.runtimes:
         if name not in RUNTIME_NAMES:
             raise UsageError(f"--runtime {name!r}: known runtimes are {', '.join(runtimes.ADAPTERS)}")
@@ -229,7 +230,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
+def subject_of(given: Path | Subject, request: EvaluationRequest) -> Subject:
+    """Return a model with what the request says of all. Raises ModelError, UsageError, DatasetError."""
     if isinstance(given, Subject):
         return given
     inspection = inspect_model(given)
@@ -252,7 +254,8 @@ def _subject(given: Path | Subject, request: EvaluationRequest) -> Subject:
     )
 
 
-def _task(subject: Subject, runtime: str, metric: Metric, request: EvaluationRequest) -> tasks.Task:
+def task_of(subject: Subject, runtime: str, metric: Metric, request: EvaluationRequest) -> tasks.Task:
+    """Return what the child is told about one model on one runtime. Raises DatasetError."""
     names = dict(enumerate(subject.labels))
     if metric is Metric.MAP and subject.labels_file is not None:
         names = detection_data.read_label_map(subject.labels_file)
@@ -291,7 +294,7 @@ def _score(
         def say(text: str) -> None:
             tell(f"{subject.given.name} on {runtime}: {text}")
 
-    task = _task(subject, runtime, metric, request)
+    task = task_of(subject, runtime, metric, request)
     found = child.call(
         "tflotilla.host.models.evaluation.here:run",
         {"task": task},
