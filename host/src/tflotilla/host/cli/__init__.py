@@ -28,6 +28,8 @@ COMMANDS = {
     "calibrate": "calibrate",
     "quantize": "quantize",
     "prune": "prune",
+    "cluster": "cluster",
+    "qat": "qat",
     "inspect": "inspect",
     "evaluate": "evaluate",
     "layers": "layers",
