@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _KIB = 1024
 _MS = 1e6
 _SHOWN_LAYERS = 2
+_TOLD_LAYERS = 8
 _NAME_LENGTH = 40
 _SMALL = 0.0005
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -182,7 +183,9 @@ def _show(report: QuantizationReport) -> None:
     )
     for step in found.steps:
         if step.refused is not None:
-            output.note(f"{step.scheme.value}{' with layers in float' if step.kept else ''}: not made: {step.refused}")
+            output.note(
+                f"{step.scheme.value}{' with layers in float' if step.kept else ''}: not measured: {step.refused}"
+            )
     _tell_taken(report)
     for text in report.notes:
         output.note(text)
@@ -203,7 +206,8 @@ def _tell_taken(report: QuantizationReport) -> None:
         f"zipped {report.compressed_bytes / _KIB:,.1f}), drop {taken.drop:.4g} of {report.max_drop:g}{pace}"
     )
     if taken.kept:
-        output.note("kept in float: " + ", ".join(map(short, taken.kept)))
+        more = f" and {len(taken.kept) - _TOLD_LAYERS} more" if len(taken.kept) > _TOLD_LAYERS else ""
+        output.note("kept in float, worst first: " + ", ".join(map(short, taken.kept[:_TOLD_LAYERS])) + more)
     for proof in found.proofs:
         verdict = "within" if proof.meets else "beyond"
         output.note(
@@ -231,7 +235,7 @@ def _row(number: int, step: Step, metric: Metric) -> tuple[str, ...]:
     return (
         str(number),
         step.scheme.value,
-        ", ".join(map(short, step.kept[:_SHOWN_LAYERS])) + more if step.kept else "",
+        f"{len(step.kept)}: " + ", ".join(map(short, step.kept[:_SHOWN_LAYERS])) + more if step.kept else "",
         "" if step.value is None else _value(step.value, metric),
         ""
         if step.drop is None
@@ -246,7 +250,7 @@ def _row(number: int, step: Step, metric: Metric) -> tuple[str, ...]:
 
 def _verdict(step: Step) -> str:
     if step.refused is not None:
-        return "not made"
+        return "not measured"
     said = "taken" if step.taken else "meets the bound" if step.meets else "loses too much"
     return f"{said}, Pareto" if step.pareto else said
 

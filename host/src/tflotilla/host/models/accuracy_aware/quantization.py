@@ -36,6 +36,9 @@ from tflotilla.shared.inference import runtime as runtimes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    #: Searches, and leaves the variants' files in the folder.
+    Searching = Callable[[Job, Path, Callable[[str], None]], Findings]
+
 
 DEFAULT_SAMPLES = 100
 DEFAULT_STEPS = 40
@@ -97,8 +100,18 @@ class QuantizationReport:
     notes: tuple[str, ...]
 
 
-def quantize(request: QuantizationRequest, on_progress: Callable[[str], None] | None = None) -> QuantizationReport:
+def quantize(
+    request: QuantizationRequest,
+    on_progress: Callable[[str], None] | None = None,
+    *,
+    searching: Searching | None = None,
+) -> QuantizationReport:
     """Find the smallest (or fastest) variant that loses no more than asked, and write it.
+
+    Args:
+        request: what to quantize, and what it may lose.
+        on_progress: is told what goes on.
+        searching: the search; in a child process when None.
 
     Raises:
         UsageError: options that make no sense, alone or together.
@@ -115,7 +128,7 @@ def quantize(request: QuantizationRequest, on_progress: Callable[[str], None] | 
         if path is not None:
             _check_there(path)
     with tempfile.TemporaryDirectory(prefix="tflotilla-quantize-") as folder:
-        findings = _search(_job(request, name), Path(folder), request, on_progress or _say_nothing)
+        findings = (searching or search_in_child)(_job(request, name), Path(folder), on_progress or _say_nothing)
         taken = next((step for step in findings.steps if step.taken), None)
         if taken is None:
             raise ConversionError(f"{request.source}: {nothing_meets(request.max_drop, findings)}")
@@ -245,15 +258,15 @@ def _job(request: QuantizationRequest, name: str) -> Job:
     )
 
 
-def _search(job: Job, folder: Path, request: QuantizationRequest, say: Callable[[str], None]) -> Findings:
-    """Search in a child; after a crash, go on behind what crashed it."""
+def search_in_child(job: Job, folder: Path, say: Callable[[str], None]) -> Findings:
+    """Search in a child process; after a crash, go on behind what crashed it. Raises what `quantize` raises."""
     for _ in range(_RESTARTS):
         (folder / run.CURRENT).unlink(missing_ok=True)
         try:
             found = child.call(
                 "tflotilla.host.models.accuracy_aware.run:run",
                 {"job": job, "folder": str(folder)},
-                doing=f"quantizing {request.source}",
+                doing=f"quantizing {job.source}",
                 on_progress=say,
             )
         except ModelError as error:
@@ -265,7 +278,7 @@ def _search(job: Job, folder: Path, request: QuantizationRequest, say: Callable[
             (folder / run.CRASHED).write_text(json.dumps(crashed))
             continue
         return codec.decode(Findings, found, "findings")
-    raise ModelError(f"quantizing {request.source}: TensorFlow's quantizer died {_RESTARTS} times")
+    raise ModelError(f"quantizing {job.source}: TensorFlow's quantizer died {_RESTARTS} times")
 
 
 def _notes(request: QuantizationRequest, findings: Findings, inspection: ModelInspection) -> tuple[str, ...]:

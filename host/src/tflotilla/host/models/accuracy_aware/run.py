@@ -197,10 +197,10 @@ class _Search:
     def _try(self, candidate: Candidate, in_float: Judgement) -> Step:
         kept = tuple(self._layers[place].name for place in candidate.kept)
         step = Step(scheme=candidate.scheme, kept=kept)
-        key = json.dumps([candidate.scheme.value, kept])
-        if key in self._crashed:
-            return dataclasses.replace(step, refused=self._crashed[key])
-        (self._folder / CURRENT).write_text(key)
+        tried = key(candidate.scheme, kept)
+        if tried in self._crashed:
+            return dataclasses.replace(step, refused=self._crashed[tried])
+        (self._folder / CURRENT).write_text(tried)
         words = describe(step)
         report_progress(f"step {len(self._steps) + 1}: {words}")
         try:
@@ -342,6 +342,11 @@ class _Search:
     def _save(self) -> None:
         state = {"steps": codec.encode(tuple(self._steps)), "layers": codec.encode(self._layers)}
         (self._folder / STEPS).write_text(json.dumps(state))
+
+
+def key(scheme: QuantizationScheme, kept: Sequence[str]) -> str:
+    """Return the name of a variant in the folder's notes."""
+    return json.dumps([scheme.value, *kept])
 
 
 def describe(step: Step) -> str:

@@ -23,8 +23,8 @@ from tflotilla.shared.contract.tensors import QuantizationScheme
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-#: Sizes and latencies nearer to each other than this are called the same.
-SAME_SIZE, SAME_LATENCY = 0.02, 0.05
+#: Sizes and latencies nearer to each other than this are called the same: nobody trades speed for 3 % of a file.
+SAME_SIZE, SAME_LATENCY = 0.05, 0.05
 #: The share of the file that every kept layer is taken to cost.
 _SPARE_BYTES = 0.01
 #: How often at most a layer is given back for a try; dear are those of at least this share of the dearest one's bytes.
@@ -126,7 +126,7 @@ def meets(problem: Problem, observation: Observation) -> bool:
 def choose(problem: Problem, path: Path, prefer: Prefer) -> tuple[Candidate, ...]:
     """Return the variants that meet the bound, the one to take first.
 
-    By size: the smallest; among those within 2 % of it the fastest; among those within 5 % of that the one that loses
+    By size: the smallest; among those within 5 % of it the fastest; among those within 5 % of that the one that loses
     least. By latency the same with size and latency exchanged. Then the rest in the same way.
     """
     left = [entry for entry in path if meets(problem, entry[1])]
@@ -206,20 +206,16 @@ def _mixed(problem: Problem, seen: Mapping[Candidate, Observation]) -> Iterator[
 
 
 def _given_back(problem: Problem, seen: Mapping[Candidate, Observation], start: Candidate) -> Iterator[Candidate]:
-    """Yield the variant without one layer after the other: the dearest first, then those ranked last."""
+    """Yield the variant without one layer after the other: the dearest first, then those ranked last.
+
+    Never without the very last: that is the variant of which bisecting found that it loses too much.
+    """
     kept = start.kept
-    dear = max((problem.layers[place].extra_bytes for place in kept), default=0) * _DEAR
-    tried = sorted(
-        kept,
-        key=lambda place: (
-            -problem.layers[place].extra_bytes if problem.layers[place].extra_bytes > dear else 0,
-            -place,
-        ),
-    )
-    for place in tried[:GIVE_BACK_TRIES] if len(kept) > 1 else ():
+    bytes_of = {place: problem.layers[place].extra_bytes for place in kept}
+    dear = max(bytes_of.values()) * _DEAR
+    tried = sorted(kept[:-1], key=lambda place: (-bytes_of[place] if bytes_of[place] > dear else 0, -place))
+    for place in tried[:GIVE_BACK_TRIES]:
         fewer = Candidate(scheme=start.scheme, kept=tuple(k for k in kept if k != place))
-        if not fewer.kept:
-            break
         yield fewer
         if fewer not in seen:
             return
