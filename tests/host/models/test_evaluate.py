@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from tests import catalogue, models_made
 from tests.host.bundles import making
 from tflotilla.host.bundles import archive, subjects
+from tflotilla.host.models import flatbuffer, metrics
 from tflotilla.host.models.evaluate import EvaluationRequest, evaluate
 from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
@@ -179,3 +181,166 @@ def test_a_detector_without_boxes_is_refused(tmp_path: Path) -> None:
         evaluate(EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet"))
     with pytest.raises(ModelError, match="this model has 1 and 4; judge it on its outputs"):
         evaluate(EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet", metric=Metric.ACCURACY))
+
+
+def outputs_too(name: str, tensor: int) -> bytes:
+    """Return a tiny model that gives one of its inner tensors as a second output."""
+    model = flatbuffer.read(models_made.read(name))
+    graph = model.subgraphs[0]
+    graph.outputs = [*graph.outputs, tensor]
+    return flatbuffer.write(model)
+
+
+def two_inputs() -> bytes:
+    """Return the float classifier with its bias as a second input."""
+    model = flatbuffer.read(models_made.read("tiny_classifier_float"))
+    graph = model.subgraphs[0]
+    graph.tensors[2].buffer = 0
+    graph.inputs = [*graph.inputs, 2]
+    return flatbuffer.write(model)
+
+
+def test_a_model_of_several_outputs_is_compared_with_float_output_by_output(tmp_path: Path) -> None:
+    reference, model = tmp_path / "float.tflite", tmp_path / "int8.tflite"
+    reference.write_bytes(outputs_too("tiny_classifier_float", 3))
+    model.write_bytes(outputs_too("tiny_classifier", 4))
+    np.save(tmp_path / "x.npy", np.stack([models_made.noisy(label, 2) for label in range(10)]))
+    request = EvaluationRequest(
+        models=(model, reference),
+        data=tmp_path / "x.npy",
+        preprocess=PREPROCESS,
+        runtimes=(LITERT,),
+        reference=reference,
+    )
+
+    quantized, itself = evaluate(request).scores
+
+    assert (quantized.metric, quantized.accuracy, quantized.samples) == (Metric.COSINE, None, 10)
+    assert 0.99 < quantized.value < 1.0
+    assert quantized.value == min(each.cosine for each in quantized.outputs)
+    assert {each.name for each in quantized.outputs} == {"scores", "logits"}
+    assert quantized.outputs[0].sqnr_db < quantized.outputs[1].sqnr_db, "the worst output is named first"
+    assert (itself.value, itself.outputs[0].sqnr_db) == (1.0, metrics.BEST_SQNR_DB)
+    (by_noise,) = evaluate(dataclasses.replace(request, models=(model,), metric=Metric.SQNR)).scores
+    assert by_noise.value == quantized.outputs[0].sqnr_db
+    assert (by_noise.float_value, 0 < metrics.drop(Metric.SQNR, 0, by_noise.value) < 0.01) == (200.0, True)
+
+
+def test_a_model_of_several_inputs_takes_an_array_for_each(tmp_path: Path) -> None:
+    model = tmp_path / "two.tflite"
+    model.write_bytes(two_inputs())
+    random = np.random.default_rng(1)
+    np.savez(
+        tmp_path / "x.npz",
+        bias=random.random((5, 10), dtype=np.float32),
+        image=random.random((5, 8, 8, 1), dtype=np.float32),
+    )
+    np.savez(tmp_path / "one.npz", image=random.random((5, 8, 8, 1)))
+    request = EvaluationRequest(models=(model,), data=tmp_path / "x.npz", runtimes=(LITERT,), reference=model)
+
+    (score,) = evaluate(request).scores
+
+    assert (score.value, score.samples, score.metric) == (1.0, 5, Metric.COSINE)
+    with pytest.raises(DatasetError, match="holds image; expected one array for each of image, bias"):
+        evaluate(dataclasses.replace(request, data=tmp_path / "one.npz"))
+    with pytest.raises(ModelError, match="this model has 2 and 1; judge it on its outputs: --reference"):
+        evaluate(dataclasses.replace(request, reference=None))
+
+
+def test_a_classifier_beside_its_float_twin_says_how_often_they_agree(tmp_path: Path) -> None:
+    good, shifted = making.model(tmp_path, "tiny_classifier"), making.model(tmp_path, "tiny_classifier_shifted")
+    data = class_folders(tmp_path / "data", per_class=1)
+    request = EvaluationRequest(
+        models=(good, shifted),
+        data=data,
+        preprocess=PREPROCESS,
+        runtimes=(LITERT,),
+        reference=making.model(tmp_path, "tiny_classifier_float"),
+    )
+
+    by_labels = evaluate(request).scores
+    by_outputs = evaluate(dataclasses.replace(request, metric=Metric.COSINE)).scores
+
+    assert [(each.accuracy, each.float_accuracy, each.agreement) for each in by_labels] == [(1, 1, 1), (0, 1, 0)]
+    assert [each.metric for each in by_labels] == [Metric.ACCURACY] * 2
+    assert [each.agreement for each in by_outputs] == [1.0, 0.0]
+    assert by_outputs[0].value > 0.99 > by_outputs[1].value
+    assert all(each.top5_agreement is not None for each in by_labels)
+
+
+def test_labels_that_are_off_by_one_are_noticed(tmp_path: Path) -> None:
+    images = np.stack([models_made.pattern(label % 10) for label in range(20)])
+    np.savez(tmp_path / "x.npz", x=images, y=np.arange(20) % 10)
+    model = making.model(tmp_path, "tiny_classifier_shifted")
+
+    (score,) = evaluate(
+        EvaluationRequest(models=(model,), data=tmp_path / "x.npz", preprocess=PREPROCESS, runtimes=(LITERT,))
+    ).scores
+
+    assert score.accuracy == 0.0
+    assert score.hint is not None
+    assert "18 of 20 answers are the label +1" in score.hint
+    assert "--label-offset 1 more" in score.hint
+
+
+def test_a_reference_that_is_another_model_is_refused(tmp_path: Path) -> None:
+    model, other = making.model(tmp_path, "tiny_classifier"), making.model(tmp_path, "tiny_classifier_rgb")
+    two = tmp_path / "two.tflite"
+    two.write_bytes(outputs_too("tiny_classifier_float", 3))
+    np.save(tmp_path / "x.npy", np.zeros((2, 8, 8), np.uint8))
+    request = EvaluationRequest(
+        models=(model,), data=tmp_path / "x.npy", preprocess=PREPROCESS, runtimes=(LITERT,), reference=other
+    )
+
+    with pytest.raises(ModelError, match=r"shape \(1, 8, 8, 1\), the reference's .* it is not the same model"):
+        evaluate(request)
+    with pytest.raises(ModelError, match="the model has 1 outputs, the reference 2"):
+        evaluate(dataclasses.replace(request, reference=two))
+    with pytest.raises(UsageError, match="--metric sqnr compares with the float model: give it with --reference"):
+        evaluate(dataclasses.replace(request, reference=None, metric=Metric.SQNR))
+    with pytest.raises(ModelError, match="mAP is for detectors that end in TFLite_Detection_PostProcess"):
+        evaluate(dataclasses.replace(request, reference=None, metric=Metric.MAP))
+
+
+#: What is in some of the catalogue's pictures, by eye: file, label, xmin, ymin, xmax, ymax in pixels.
+SEEN = """file,label,xmin,ymin,xmax,ymax
+tflite_support/cats_and_dogs.jpg,cat,82,402,412,600
+tflite_support/cats_and_dogs.jpg,cat,885,410,1081,600
+tflite_support/cats_and_dogs.jpg,dog,390,219,640,600
+tflite_support/cats_and_dogs.jpg,dog,617,155,909,600
+coral/cat_720p.jpg,cat,130,78,905,720
+coral/hot_dog.jpg,hot dog,93,83,481,227
+coral/owl.jpg,bird,160,14,332,381
+coral/parrot.jpg,bird,100,102,464,900
+"""
+
+
+@pytest.mark.catalogue
+def test_a_real_detector_finds_what_is_in_real_pictures(tmp_path: Path) -> None:
+    detector = catalogue.path("models/detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite")
+    pictures = catalogue.path("data/images")
+    for folder in ("coral", "tflite_support"):
+        (tmp_path / folder).symlink_to(pictures / folder)
+    (tmp_path / "boxes.csv").write_text(SEEN)
+    request = EvaluationRequest(models=(detector,), data=tmp_path, preprocess="mobilenet", runtimes=(LITERT,))
+
+    (score,) = evaluate(request).scores
+
+    found = {each.name: each.average_precision for each in score.classes}
+    assert (score.metric, score.samples, score.accuracy) == (Metric.MAP, 5, None)
+    assert score.value == pytest.approx(sum(found.values()) / 4)
+    assert score.value > 0.6
+    assert (found["bird"], found["hot dog"]) == (1.0, 1.0)
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    for folder in ("coral", "tflite_support"):
+        (numbered / folder).symlink_to(pictures / folder)
+    # COCO's own numbers begin at 1, the detector's at 0.
+    table = SEEN
+    for name, number in (("hot dog", 58), ("cat", 17), ("dog", 18), ("bird", 16)):
+        table = table.replace(f",{name},", f",{number},")
+    (numbered / "boxes.csv").write_text(table)
+    (off,) = evaluate(dataclasses.replace(request, data=numbered)).scores
+    assert off.value < 0.1
+    assert off.hint is not None
+    assert "give --label-offset -1 more" in off.hint

@@ -176,7 +176,7 @@ def _class_of(box: _Box, places: Mapping[str, int], offset: int) -> int:
         if index < 0:
             raise DatasetError(f"{box.where}: label {number} becomes class {index}; classes begin at 0")
         return index
-    known = ", ".join(list(places)[:5])
+    known = ", ".join(sorted(places, key=lambda name: places[name])[:5])
     hint = f"the labels are {known} …" if places else "give --labels to say which class is which number"
     raise DatasetError(f"{box.where}: label {box.label!r} is not among the labels; {hint}")
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from tflotilla.shared.inference.runtime import LoadedModel, Runtime
 
     #: One entry per output: (n, *shape of the output), or a list of n where the shapes differ.
-    Outputs = tuple[Sequence[NDArray[Any]], ...]
+    Output = NDArray[Any] | Sequence[NDArray[Any]]
+    Outputs = tuple[Output, ...]
 
 _WARM_UP_RUNS = 3
 _PROGRESS_EVERY_S = 0.5
@@ -271,7 +272,7 @@ class _Runner:
             self._loaded.set_inputs(tuple(np.ascontiguousarray(part[:, 0]) for part in piece))
             self._loaded.invoke()
             parts.append(tuple(output[: self._batch - missing] for output in self._loaded.get_outputs()))
-        return tuple(_rows(np.concatenate(output)[:, np.newaxis]) for output in zip(*parts, strict=True))
+        return tuple(np.concatenate(output)[:, np.newaxis] for output in zip(*parts, strict=True))
 
     def _one_by_one(self, tensors: Tensors) -> Outputs:
         answers = []
@@ -292,15 +293,10 @@ def _stacked(answers: Sequence[Tensors]) -> Outputs:
     return tuple(_together(output) for output in zip(*answers, strict=True))
 
 
-def _together(output: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+def _together(output: Sequence[NDArray[Any]]) -> Output:
     if len({one.shape for one in output}) > 1:
         return list(output)
-    return _rows(np.stack(output))
-
-
-def _rows(array: Any) -> Sequence[NDArray[Any]]:  # noqa: ANN401 - an array is a sequence of its rows; its type doesn't say so
-    rows: Sequence[NDArray[Any]] = array
-    return rows
+    return np.stack(output)
 
 
 def _same_bits(together: Outputs, alone: Outputs) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tflotilla.host.models.average_precision import LabelledBox
-    from tflotilla.host.models.evaluation.answering import Outputs
+    from tflotilla.host.models.evaluation.answering import Output, Outputs
     from tflotilla.shared.contract.processing import Preprocessing
     from tflotilla.shared.contract.tensors import TensorSpec
     from tflotilla.shared.inference.detections import Detection
@@ -44,7 +44,7 @@ class Classes(NamedTuple):
     among: NDArray[np.bool_] | None
 
 
-def read_classes(output: Sequence[NDArray[Any]], spec: TensorSpec, wanted: NDArray[np.int64] | None) -> Classes:
+def read_classes(output: Output, spec: TensorSpec, wanted: NDArray[np.int64] | None) -> Classes:
     """Return the best class of each sample, the lower one of equals, and whether `wanted` is among the best five.
 
     Raises:
@@ -312,7 +312,7 @@ class LikenessJudge:
 
 
 def _likeness(
-    mine: Sequence[NDArray[Any]], spec: TensorSpec, other: Sequence[NDArray[Any]], other_spec: TensorSpec
+    mine: Output, spec: TensorSpec, other: Output, other_spec: TensorSpec
 ) -> tuple[float, float, float, float]:
     compared, cosines, signal, noise = 0, 0.0, 0.0, 0.0
     for one, reference in zip(mine, other, strict=True):
