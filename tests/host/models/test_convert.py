@@ -68,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "lambda": case(sources / "lambda.keras", KERAS),
         "lambda_allowed": case(sources / "lambda.keras", KERAS, allow_code=True),
         "lambda_h5": case(sources / "lambda.h5", H5),
-        "negative": case(sources / "negative.keras", KERAS, ["int8", "int8_io_uint8", "int16x8"], rows),
+        "floor": case(sources / "floor.keras", KERAS, ["int8", "int8_io_uint8", "int16x8"], rows),
+        "negative": case(sources / "negative.keras", KERAS, ["int8_io_uint8", "int16x8"], rows),
         "custom": case(sources / "custom.keras", KERAS),
         "unbuilt": case(sources / "unbuilt.keras", KERAS),
         "unbuilt_shaped": case(sources / "unbuilt.keras", KERAS, input_shapes={"": [1, 3]}),
@@ -188,7 +189,7 @@ def test_several_inputs_and_outputs_keep_the_order_of_the_model(made: Made) -> N
     schemes = ["float32", "int8_io_int8"]
     for found in (inspect_model(made.file("two", scheme)) for scheme in schemes):
         assert [spec.name for spec in found.inputs] == ["second", "first"]
-        assert [spec.name for spec in found.outputs] == ["Identity", "Identity_1"]
+        assert [spec.name for spec in found.outputs] == made.found["two"]["outputs"]
         assert [spec.shape for spec in found.outputs] == [(1, 3), (1, 2)]
     assert follows(made, "two", schemes) == dict.fromkeys(schemes)
 
@@ -201,15 +202,26 @@ def test_recurrent_layers_of_every_make_are_unrolled_and_quantized(made: Made, n
 
 
 @tensorflow
-def test_a_source_that_answers_no_number_is_told(made: Made) -> None:
-    assert any("do its weights hold NaN" in note for note in made.found["broken"]["notes"])
+def test_weights_that_are_no_numbers_are_refused_by_name(made: Made) -> None:
+    kind, message = made.refusal("broken")
+
+    assert kind == "ModelError"
+    assert message.startswith("weights 'dense")
+    assert "/bias' hold NaN (2 of 2 values)" in message
+
+
+@tensorflow
+def test_what_the_quantizer_does_not_know_is_written_as_what_it_knows(made: Made) -> None:
+    assert made.found["negative"]["failures"] == {}
+    assert inspect_model(made.file("negative", "int8_io_uint8")).integer_only
+    assert follows(made, "negative", ["int8_io_uint8", "int16x8"]) == {"int8_io_uint8": None, "int16x8": None}
 
 
 @tensorflow
 def test_outputs_that_no_runtime_gives_are_refused_by_name(made: Made) -> None:
     words = made.found["complex"]["failures"]["float32"]
 
-    assert words.startswith("what TensorFlow makes of it can't run: tensor 'Identity' is of type complex64")
+    assert words.startswith("what TensorFlow makes of it can't run: tensor 'answer' is of type complex64")
 
 
 @tensorflow
@@ -226,12 +238,12 @@ def test_code_in_a_model_is_refused_unless_allowed(made: Made) -> None:
 
 @tensorflow
 def test_an_op_that_can_not_be_quantized_is_named(made: Made) -> None:
-    failures = made.found["negative"]["failures"]
+    failures = made.found["floor"]["failures"]
 
     assert list(failures) == ["int8_io_uint8"]
-    assert failures["int8_io_uint8"].startswith("NEG (1) can't be quantized")
-    assert inspect_model(made.file("negative", "int8")).float_ops == (("NEG", 1),)
-    assert inspect_model(made.file("negative", "int16x8")).float_ops == (("NEG", 1),)
+    assert failures["int8_io_uint8"].startswith("FLOOR (1) can't be quantized")
+    assert inspect_model(made.file("floor", "int8")).float_ops == (("FLOOR", 1),)
+    assert inspect_model(made.file("floor", "int16x8")).float_ops == (("FLOOR", 1),)
 
 
 @tensorflow

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflotilla.host.models import compatibility, datasets, finders, sources
+from tflotilla.host.models import compatibility, datasets, finders, quantizable, sources
 from tflotilla.host.models import samples as sample_data
 from tflotilla.host.models.calibration import probe
 from tflotilla.host.models.calibration.probe import Data
@@ -343,6 +343,7 @@ class Maker:
         from tflotilla.host.models.integer_quantizer import Calibrated
 
         assert input_type == output_type == tf.float32  # noqa: S101 - integer edges are made afterwards
+        model = quantizable.prepared(bytes(model), bits=16 if activations_type == tf.int16 else 8)
         if self._calibrated is None or self._calibrated[0] != model:
             self._calibrated = (bytes(model), Calibrated(bytes(model), self._calibrate()))
         calibrated = self._calibrated[1]

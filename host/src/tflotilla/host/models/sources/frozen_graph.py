@@ -69,7 +69,9 @@ def cut(
     ops = {node.op for node in graph_def.node} | {n.op for f in graph_def.library.function for n in f.node_def}
     if not options.allow_code:
         graph_code.refuse_code(ops, where)
-    graph_def, left_out = dropout.without(graph_def, inputs.values() if inputs else options.input_arrays)
+    graph_def, left_out = dropout.without(
+        graph_def, inputs.values() if inputs else {*options.input_arrays, *options.input_shapes}
+    )
     graph = tf.Graph()
     try:
         with graph.as_default():

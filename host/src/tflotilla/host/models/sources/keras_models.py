@@ -99,7 +99,8 @@ def _freeze(model: Any, notes: list[str], options: SourceOptions) -> FrozenFunct
         function = tf.function(infer).get_concrete_function(*specs)
     except Exception as error:  # a layer's own complaint about the shape
         raise ConversionError(f"the model can't be traced with these inputs: {_reason(error)}") from error
-    names = tuple(getattr(model, "output_names", ()))
+    # A Sequential has no names for its outputs but that of its last layer.
+    names = tuple(getattr(model, "output_names", None) or (layer.name for layer in model.layers[-1:]))
     # A recurrent layer makes as many steps as its input has.
     return FrozenFunction(function, notes=notes, output_names=names, bounded=True)
 

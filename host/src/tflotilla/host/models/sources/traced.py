@@ -5,10 +5,12 @@ Only the modules of this package import this one, and only inside the conversion
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager.wrap_function import function_from_graph_def
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tflotilla.host.models.sources import finite, shapes
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _LOOPS = frozenset({"While", "StatelessWhile", "Enter"})
+_NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./>-]*")
 _SIZES = frozenset({"Shape", "ShapeN", "Size", "Rank", "TensorArraySizeV3"})
 
 
@@ -49,7 +52,9 @@ class FrozenFunction:
         if any(tensor.dtype == tf.resource for tensor in self._function.inputs):
             raise ConversionError("some of its variables can't be frozen into the model")
         self.inputs = tuple(_spec(tensor) for tensor in self._function.inputs)
-        self.output_names = tuple(output_names) or tuple(t.name.split(":")[0] for t in self._function.outputs)
+        if len(output_names) == len(self._function.outputs):
+            self._function = _with_output_names(self._function, output_names)
+        self.output_names = tuple(tensor.name.split(":")[0] for tensor in self._function.outputs)
         self.notes = tuple(notes)
         graph_def = self._function.graph.as_graph_def()
         finite.check_graph(graph_def)
@@ -126,6 +131,25 @@ def _imported(graph_def: Any, inputs: Mapping[str, tuple[int, ...]], outputs: Se
         # Old graphs can't write "a single number" into the placeholder: there it means "unknown".
         tensor.set_shape([None if dimension == shapes.OPEN else dimension for dimension in shape])
     return graph, begins, [graph.get_tensor_by_name(_tensor_name(name)) for name in outputs]
+
+
+def _with_output_names(function: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - TensorFlow has no types
+    """Let a function's outputs be called as the user calls them; TensorFlow calls every one of them Identity.
+
+    A name that isn't free, or that no node can have, is left.
+    """
+    graph_def = function.graph.as_graph_def()
+    taken = {node.name for node in graph_def.node}
+    outputs: list[str] = []
+    for name, tensor in zip(names, function.outputs, strict=True):
+        if name in taken or _NODE_NAME.fullmatch(name) is None:
+            outputs.append(tensor.name)
+            continue
+        taken.add(name)
+        node = graph_def.node.add(name=name, op="Identity", input=[tensor.name])
+        node.attr["T"].type = tensor.dtype.as_datatype_enum
+        outputs.append(f"{name}:0")
+    return function_from_graph_def(graph_def, [tensor.name for tensor in function.inputs], outputs)
 
 
 def _has_loops(graph_def: Any) -> bool:  # noqa: ANN401 - TensorFlow has no types
