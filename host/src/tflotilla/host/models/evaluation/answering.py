@@ -296,7 +296,8 @@ def _stacked(answers: Sequence[Tensors]) -> Outputs:
 def _together(output: Sequence[NDArray[Any]]) -> Output:
     if len({one.shape for one in output}) > 1:
         return list(output)
-    return np.stack(output)
+    stacked: NDArray[Any] = np.stack(output)
+    return stacked
 
 
 def _same_bits(together: Outputs, alone: Outputs) -> bool:
