@@ -33,6 +33,7 @@ COMMANDS = {
     "inspect": "inspect",
     "evaluate": "evaluate",
     "layers": "layers",
+    "report": "report",
     "bundle": "bundle",
     "board": "board",
     "check": "check",

@@ -12,7 +12,7 @@ from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tflotilla.host.models.evaluate import EvaluationReport, Score
     from tflotilla.host.models.metrics import Metric
@@ -94,7 +94,7 @@ def evaluate(
             metric=None if metric is None else _metric(metric),
             reference=reference,
         )
-        report = evaluation.evaluate(request, _spare(say))
+        report = evaluation.evaluate(request, output.spare(say))
     if as_json:
         output.emit_json(_document(report))
     else:
@@ -108,21 +108,6 @@ def _metric(text: str) -> Metric:
         return Metric(text)
     except ValueError:
         raise UsageError(f"--metric {text!r}: expected one of {', '.join(Metric)}") from None
-
-
-def _spare(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Leave out the counting where every change is a line of its own."""
-    if output.notes().is_terminal:
-        return say
-    told: set[str] = set()
-
-    def once(text: str) -> None:
-        subject = text.rsplit(":", 1)[0]
-        if subject not in told:
-            told.add(subject)
-            say(subject)
-
-    return once
 
 
 def _show(report: EvaluationReport) -> None:

@@ -101,6 +101,21 @@ def progress(description: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: bar.update(task, description=_shown(text))
 
 
+def spare(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Leave out the counting where every change is a line of its own."""
+    if notes().is_terminal:
+        return say
+    told: set[str] = set()
+
+    def once(text: str) -> None:
+        subject = text.rsplit(":", 1)[0]
+        if subject not in told:
+            told.add(subject)
+            say(subject)
+
+    return once
+
+
 def write_json(path: Path, document: Any) -> None:  # noqa: ANN401 - any contract value or JSON document
     """Write one JSON document to a file, whole or not at all. Raises InputError."""
     text = json.dumps(codec.encode(document), indent=2, sort_keys=True, allow_nan=False) + "\n"
