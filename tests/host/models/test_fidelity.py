@@ -70,6 +70,37 @@ def test_outputs_whose_shape_depends_on_values_are_left_out() -> None:
     assert judge(FLOAT32, [np.zeros((0, 4))], [np.zeros((2, 4))]) == (None, None)
 
 
+BOXES = np.array([[10, 10, 50, 50], [80, 20, 120, 90], [30, 60, 70, 99]], np.float32)
+SCORES = np.array([0.999, 0.998, 0.997], np.float32)
+
+
+def judge_found(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> tuple[float | None, str | None]:
+    """Judge an int8 file that finds these where its source finds `BOXES` and `SCORES`."""
+    return fidelity.judge(INT8, [(BOXES, SCORES)], [(boxes, scores)], (True, True))
+
+
+def test_what_is_found_follows_in_whatever_order() -> None:
+    turned = [2, 0, 1]
+
+    assert judge_found(BOXES[turned], SCORES[turned]) == (200.0, None)
+    sqnr_db, reason = judge_found(BOXES[turned] + 1, SCORES[turned] - np.float32(0.01))
+    assert reason is None
+    assert sqnr_db is not None
+    assert 25 < sqnr_db < 45
+
+
+def test_what_is_missed_or_invented_is_counted() -> None:
+    assert judge_found(BOXES[:1], SCORES[:1])[1] == "it finds 1 of the 3 rows that the source finds, and 0 others"
+    assert judge_found(BOXES + 60, SCORES)[1] == "it finds 0 of the 3 rows that the source finds, and 3 others"
+    assert judge_found(BOXES[:2], SCORES[:2])[1] is None, "two of three are found"
+    nothing = (BOXES[:0], SCORES[:0])
+    assert fidelity.judge(INT8, [nothing], [nothing], (True, True)) == (None, None)
+    assert fidelity.judge(INT8, [nothing], [(BOXES, SCORES)], (True, True)) == (
+        None,
+        "it finds 3 rows where the source finds none",
+    )
+
+
 def test_another_number_of_outputs_is_caught() -> None:
     found = fidelity.judge(FLOAT32, [(SOURCE[0], SOURCE[0])], [(SOURCE[0],)])
 

@@ -53,7 +53,10 @@ def convert(
     ] = None,
     input_shapes: Annotated[
         list[str] | None,
-        typer.Option(help="1,224,224,3, or NAME=1,224,224,3 where there are several; repeated, or separated by ';'."),
+        typer.Option(
+            help="1,224,224,3, or NAME=1,224,224,3 where there are several; repeated, or separated by ';'. "
+            "Frozen graph: ? leaves a dimension open."
+        ),
     ] = None,
     signature: Annotated[str | None, typer.Option(help="SavedModel: which signature.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many calibration samples to use at most.")] = 100,

@@ -193,7 +193,13 @@ def _judge_found(
     wanted = got = 0
     for sample, answer in zip(expected, actual, strict=True):
         source, file = (
-            np.concatenate([side[i].reshape(len(side[i]), -1).astype(np.float64) / scales[i] for i in outputs], 1)
+            np.concatenate(
+                [
+                    side[i].reshape(len(side[i]), math.prod(side[i].shape[1:])).astype(np.float64) / scales[i]
+                    for i in outputs
+                ],
+                1,
+            )
             for side in (sample, answer)
         )
         wanted += len(source)
