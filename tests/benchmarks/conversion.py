@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LIMIT = 1.15
 SCHEMES = ("float32", "float16", "dynamic_range", "int8", "int8_io_uint8", "int16x8")
-_ROUNDS = 3
+_ROUNDS = 2
 _IMAGES, _SIDE = 100, 224
 _PHOTO = (320, 240)
 _PREPROCESSING = "mobilenet"

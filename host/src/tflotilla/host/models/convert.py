@@ -229,7 +229,9 @@ def _run(request: ConversionRequest, name: str, folder: Path, say: Callable[[str
             if guilty == quantize.COMPARING:
                 notes.append(f"the files were not compared with the source: {error}")
                 continue
-            crashed[guilty] = f"TensorFlow's converter died: {error}"
+            risk = folder / quantize.RISK
+            cause = f"its quantizer can't do {risk.read_text()}; " if risk.exists() else ""
+            crashed[guilty] = f"TensorFlow's converter died: {cause}{error}"
             pending = pending[[scheme.value for scheme in pending].index(guilty) + 1 :]
             if not pending and not any(folder.glob("*.tflite")):
                 raise ConversionError(str(error)) from error

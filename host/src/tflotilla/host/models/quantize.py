@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 #: Which scheme is being made; left behind when the converter crashes on it.
 CURRENT = "current"
 COMPARING = "comparing"
+#: Names the operators that explain a crash.
+RISK = "risk"
 #: Suffix of the file that says why a scheme was refused.
 REFUSED = ".refused"
 REFERENCE = "reference.npz"
@@ -57,6 +59,7 @@ _MOVING_OPS = frozenset(
     {"SPLIT", "SPLIT_V", "STRIDED_SLICE", "SLICE", "CONCATENATION", "RESHAPE", "TRANSPOSE", "PACK", "UNPACK"}
 )
 _INT8_TRIES = 6
+_CONTROL_FLOW = frozenset({"WHILE", "IF", "CALL_ONCE"})
 _IMAGE_DIMENSIONS = 4
 _PER_TENSOR = "_experimental_disable_per_channel"
 _PER_TENSOR_DENSE = "_experimental_disable_per_channel_quantization_for_dense_layers"
@@ -113,7 +116,7 @@ def run(
             notes.append(f"the files were not compared with the source: {problem}")
     offer = None if target is None else codec.decode(RuntimeOffer, target, "target")
     failures = {}
-    maker = Maker(model, inputs, offer, per_channel=per_channel)
+    maker = Maker(model, inputs, offer, per_channel=per_channel, tell_risk=(Path(folder) / RISK).write_text)
     for number, scheme in enumerate(map(QuantizationScheme, schemes), 1):
         report_progress(f"converting to {scheme.value} ({number} of {len(schemes)})")
         (Path(folder) / CURRENT).write_text(scheme.value)
@@ -176,11 +179,14 @@ class Maker:
         offer: RuntimeOffer | None,
         *,
         per_channel: bool,
+        tell_risk: Callable[[str], object] = str,
     ) -> None:
+        """Prepare; `tell_risk` is told the operators on which quantizers may crash, before they do."""
         self._model = model
         self._inputs = inputs
         self._offer = offer
         self._per_channel = per_channel
+        self._tell_risk = tell_risk
         #: The float file that was calibrated last, and its ranges: the same one for int8 and int16x8.
         self._calibrated: tuple[bytes, Calibrated] | None = None
         #: The int8 file with float edges, made once for the three int8 schemes; or why it can't be made.
@@ -345,6 +351,9 @@ class Maker:
         assert input_type == output_type == tf.float32  # noqa: S101 - integer edges are made afterwards
         model = quantizable.prepared(bytes(model), bits=16 if activations_type == tf.int16 else 8)
         if self._calibrated is None or self._calibrated[0] != model:
+            loops = sorted({op.name for op in inspect_bytes(model, "the float file").ops} & _CONTROL_FLOW)
+            if loops:
+                self._tell_risk(", ".join(loops))
             self._calibrated = (bytes(model), Calibrated(bytes(model), self._calibrate()))
         calibrated = self._calibrated[1]
         options = {
