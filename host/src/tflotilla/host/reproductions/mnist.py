@@ -79,6 +79,7 @@ def trained(desk: Desk, network: Network, *, epochs: int, data: Path | None = No
 
 def train_here(*, network: str, data: str, output: str, epochs: int) -> None:
     """Train in this process; `trained` calls it in a child."""
+    child.allow_fast_kernels()
     import keras
 
     keras.utils.set_random_seed(_SEED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tflotilla.host.models import datasets, sources
-from tflotilla.host.models.child import report_progress
+from tflotilla.host.models.child import allow_fast_kernels, report_progress
 from tflotilla.host.models.compression import (
     keras_files,
     masks,
@@ -86,6 +86,7 @@ class Procedure:
     def read(self) -> KerasModel:
         """Load the source, repeatably. Raises ModelError."""
         report_progress("loading TensorFlow")
+        allow_fast_kernels()
         training.make_repeatable(self.how.seed)
         made = keras_files.read(self.source, self.options)
         self.notes += made.notes
