@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow.lite.python import convert
 from tensorflow.lite.python.optimize import calibrator
 
-from tflotilla.host.models import flatbuffer, stored_weights
+from tflotilla.host.models import flatbuffer, idle_limits, stored_weights
 from tflotilla.shared.contract.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 
 _UNMEASURED = re.compile(r"should be recorded during calibration: Failed for tensor (\S+)")
-
-
-_INT32_MAX = np.iinfo(np.int32).max
 
 
 class Calibrated:
@@ -120,7 +117,7 @@ class Calibrated:
             model = flatbuffer.read(self._wide(per_channel=True, per_channel_dense=True))
             stored_weights.to_one_scale(model, flatbuffer.read(self.model))
             made = flatbuffer.write(model)
-        made = _without_idle_limits(made)
+        made = idle_limits.remove(made)
         return bytes(convert.deduplicate_readonly_buffers(made) if deduplicate else made)
 
     def _wide(self, *, per_channel: bool, per_channel_dense: bool) -> bytes:
@@ -144,23 +141,3 @@ class Calibrated:
                 if name in [flatbuffer.tensor_name(graph.tensors[output]) for output in operator.outputs]:
                     return flatbuffer.op_name(model, operator)
         return "what is fed"
-
-
-def _without_idle_limits(data: bytes) -> bytes:
-    """Make RELU6 a RELU where 6 is so far beyond what 16 bits can say that kernels refuse to quantize it.
-
-    Where activations almost vanish (weights that were never trained, dead layers), 6 / scale overflows 32 bits. The
-    output's own type ends long before 6 there, so both compute the same.
-    """
-    model = flatbuffer.read(data)
-    functions = flatbuffer.SCHEMA.ActivationFunctionType
-    changed = False
-    for graph in model.subgraphs:
-        for operator in graph.operators or ():
-            if getattr(operator.builtinOptions, "fusedActivationFunction", None) != functions.RELU6:
-                continue
-            parameters = graph.tensors[operator.outputs[0]].quantization
-            if parameters is not None and parameters.scale is not None and 6.0 / parameters.scale[0] > _INT32_MAX:
-                operator.builtinOptions.fusedActivationFunction = functions.RELU
-                changed = True
-    return flatbuffer.write(model) if changed else data
