@@ -16,7 +16,7 @@ from tflotilla.host.models import flatbuffer, quantize, sources
 from tflotilla.host.models.accuracy_aware import operators, run
 from tflotilla.host.models.accuracy_aware.edges import Edges
 from tflotilla.host.models.accuracy_aware.search import SCHEMES, Prefer
-from tflotilla.host.models.accuracy_aware.steps import Job
+from tflotilla.host.models.accuracy_aware.steps import Job, Step
 from tflotilla.host.models.metrics import Metric
 from tflotilla.host.models.sources import SourceOptions
 from tflotilla.shared.contract import codec
@@ -137,6 +137,6 @@ def _search(place: Path) -> dict[str, Any]:
         folder.mkdir()
         if name == "resumed":
             # A process before this one died of exactly this variant.
-            (folder / run.CRASHED).write_text(json.dumps({run.key(QuantizationScheme.INT8, ()): "it died"}))
+            (folder / run.CRASHED).write_text(json.dumps({run.key(Step(scheme=QuantizationScheme.INT8)): "it died"}))
         found[name] = run.run(job=codec.encode(asked), folder=str(folder))
     return found

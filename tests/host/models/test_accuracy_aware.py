@@ -17,7 +17,7 @@ from tests.host.models import made_poison
 from tflotilla.host.models import child, flatbuffer, inspect
 from tflotilla.host.models.accuracy_aware import half_weights, operators, quantization
 from tflotilla.host.models.accuracy_aware.edges import Edges, with_edges
-from tflotilla.host.models.accuracy_aware.quantization import QuantizationRequest, quantize
+from tflotilla.host.models.accuracy_aware.quantization import NothingMeetsError, QuantizationRequest, quantize
 from tflotilla.host.models.accuracy_aware.steps import Findings, Job, Proof, Step
 from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract import codec
@@ -291,9 +291,11 @@ def test_where_nothing_loses_so_little_the_best_of_each_scheme_is_told_and_no_fi
         step(INT8, 0.3), step(FLOAT16, 0.021), step(INT8, 0.05, kept=("a",)), step(INT8, 0.017, kept=("a", "b"))
     )
 
-    with pytest.raises(ConversionError) as caught:
+    with pytest.raises(NothingMeetsError) as caught:
         quantize(request_of, searching=searching(found))
 
+    assert caught.value.exit_code == 12
+    assert caught.value.findings == found
     assert str(caught.value) == (
         f"{request_of.source}: nothing loses at most 0.01: the best was int8 with 2 layers in float: 0.017; "
         "float16: 0.021"

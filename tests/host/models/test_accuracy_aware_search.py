@@ -6,9 +6,10 @@ import itertools
 import random
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from tflotilla.host.models.accuracy_aware import intervals, search, splits
+from tflotilla.host.models.accuracy_aware import intervals, ranking, search, splits
 from tflotilla.host.models.accuracy_aware.search import Candidate, Layer, Observation, Prefer, Problem
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
@@ -188,6 +189,23 @@ def test_only_the_schemes_that_are_asked_for_are_tried() -> None:
     assert {candidate.scheme for candidate, _ in only_int8} == {INT8}
 
 
+def test_where_integer_edges_alone_lose_too_much_int8_is_tried_again_between_float_ones() -> None:
+    asked = problem(8, float_edges=True, schemes=(INT8,))
+    enough = (
+        (Candidate(scheme=INT8), Observation(drop=0.5)),
+        (Candidate(scheme=INT8, float_edges=True), Observation(drop=0.0)),
+    )
+
+    path = searched(asked, lambda kept: 0.02 - 0.01 * len(kept))
+
+    assert [(candidate.kept, candidate.float_edges) for candidate, _ in path] == [
+        ((), False),
+        ((), True),
+        ((0,), True),
+    ]
+    assert search.next_candidate(asked, enough) is None
+
+
 def test_the_number_of_steps_is_bounded() -> None:
     assert len(searched(problem(100, max_steps=7), lambda _: 0.5)) == 7
 
@@ -239,6 +257,19 @@ def test_by_size_layers_are_ranked_by_what_they_gain_per_byte_and_by_latency_by_
 
     assert [layer.name for layer in by_size] == ["small", "large", "idle"]
     assert [layer.name for layer in by_latency] == ["large", "small", "idle"]
+
+
+def test_a_layers_error_is_the_power_of_what_it_adds_summed_over_the_outputs() -> None:
+    expected = [(np.array([3.0, 4.0]), np.array([2.0])), (np.array([0.0, 0.0]), np.array([0.0]))]
+    actual = [(np.array([3.0, 4.5]), np.array([2.0])), (np.array([0.0, 0.0]), np.array([1.0]))]
+
+    assert ranking.noise(expected, actual) == pytest.approx(0.25 / 25 + 1 / 4)
+    assert ranking.noise(expected, expected) == 0.0
+
+
+def test_an_answer_that_is_no_number_is_the_worst_of_all() -> None:
+    assert ranking.noise([(np.ones(2),)], [(np.array([1.0, np.nan]),)]) > 1e9
+    assert ranking.noise([(np.array([np.nan, 2.0]),)], [(np.array([7.0, 2.0]),)]) == 0.0
 
 
 def test_the_interval_holds_the_drop_and_narrows_with_the_samples() -> None:

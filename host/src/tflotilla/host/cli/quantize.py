@@ -13,6 +13,7 @@ from tflotilla.shared.contract import codec
 
 if TYPE_CHECKING:
     from tflotilla.host.models.accuracy_aware import QuantizationReport, Step
+    from tflotilla.host.models.accuracy_aware.steps import Findings
     from tflotilla.host.models.metrics import Metric
 
 _KIB = 1024
@@ -109,7 +110,7 @@ def quantize(
     loses so little (says what came nearest; no file is written).
     """
     from tflotilla.host.models import convert as conversion
-    from tflotilla.host.models.accuracy_aware import QuantizationRequest
+    from tflotilla.host.models.accuracy_aware import NothingMeetsError, QuantizationRequest
     from tflotilla.host.models.accuracy_aware import quantize as search
     from tflotilla.host.models.accuracy_aware.edges import Edges
     from tflotilla.host.models.accuracy_aware.search import SCHEMES, Prefer
@@ -150,8 +151,15 @@ def quantize(
             allow_code=allow_code,
         ),
     )
-    with output.progress(f"quantizing {source.name}") as say:
-        report = search(request, say)
+    try:
+        with output.progress(f"quantizing {source.name}") as say:
+            report = search(request, say)
+    except NothingMeetsError as error:
+        if as_json:
+            output.emit_json({"source": str(source), "max_drop": max_drop, "taken": None} | _path(error.findings))
+        else:
+            _show_path(source, error.findings)
+        raise
     if plot is not None:
         _plot(report, plot)
     if as_json:
@@ -174,11 +182,17 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _show(report: QuantizationReport) -> None:
-    found = report.findings
+    _show_path(report.source, report.findings)
+    _tell_taken(report)
+    for text in report.notes:
+        output.note(text)
+
+
+def _show_path(source: Path, found: Findings) -> None:
     output.emit_table(
-        f"{report.source.name} → {report.output}: {found.samples:,} samples, {found.runtime} on this machine",
+        f"{source.name}: {found.samples:,} samples, {found.runtime} on this machine",
         ("step", "variant", "in float", found.metric.value, "drop", "KiB", "p50 ms", "verdict"),
-        [_float_row(report), *(_row(number, step, found.metric) for number, step in enumerate(found.steps, 1))],
+        [_float_row(found), *(_row(number, step, found.metric) for number, step in enumerate(found.steps, 1))],
         right=("step", found.metric.value, "drop", "KiB", "p50 ms"),
     )
     for step in found.steps:
@@ -186,9 +200,6 @@ def _show(report: QuantizationReport) -> None:
             output.note(
                 f"{step.scheme.value}{' with layers in float' if step.kept else ''}: not measured: {step.refused}"
             )
-    _tell_taken(report)
-    for text in report.notes:
-        output.note(text)
 
 
 def _tell_taken(report: QuantizationReport) -> None:
@@ -216,8 +227,7 @@ def _tell_taken(report: QuantizationReport) -> None:
         )
 
 
-def _float_row(report: QuantizationReport) -> tuple[str, ...]:
-    found = report.findings
+def _float_row(found: Findings) -> tuple[str, ...]:
     return (
         "0",
         "float32",
@@ -232,10 +242,13 @@ def _float_row(report: QuantizationReport) -> tuple[str, ...]:
 
 def _row(number: int, step: Step, metric: Metric) -> tuple[str, ...]:
     more = f" +{len(step.kept) - _SHOWN_LAYERS}" if len(step.kept) > _SHOWN_LAYERS else ""
+    words = ["edges"] if step.float_edges else []
+    if step.kept:
+        words.append(f"{len(step.kept)}: " + ", ".join(map(short, step.kept[:_SHOWN_LAYERS])) + more)
     return (
         str(number),
         step.scheme.value,
-        f"{len(step.kept)}: " + ", ".join(map(short, step.kept[:_SHOWN_LAYERS])) + more if step.kept else "",
+        "; ".join(words),
         "" if step.value is None else _value(step.value, metric),
         ""
         if step.drop is None
@@ -304,7 +317,6 @@ def _plot(report: QuantizationReport, path: Path) -> None:
 
 
 def _document(report: QuantizationReport) -> dict[str, Any]:
-    found = codec.encode(report.findings)
     return {
         "source": str(report.source),
         "format": report.format,
@@ -319,7 +331,13 @@ def _document(report: QuantizationReport) -> dict[str, Any]:
         "requirements": codec.encode(report.inspection.requirements),
         "kept": list(report.taken.kept),
         "taken": report.findings.steps.index(report.taken) + 1,
+        **_path(report.findings),
         "notes": list(report.notes),
-        "path": [{name: value for name, value in step.items() if name != "file"} for step in found["steps"]],
-        **{name: value for name, value in found.items() if name not in ("steps", "notes")},
     }
+
+
+def _path(findings: Findings) -> dict[str, Any]:
+    """Return what was found, without the names of files that are gone."""
+    found: dict[str, Any] = codec.encode(findings)
+    steps = found.pop("steps")
+    return found | {"path": [{name: value for name, value in step.items() if name != "file"} for step in steps]}

@@ -16,10 +16,11 @@ What it does NOT do: retrain, or change the float model.
 """
 
 from tflotilla.host.models.accuracy_aware.quantization import (
+    NothingMeetsError,
     QuantizationReport,
     QuantizationRequest,
     quantize,
 )
 from tflotilla.host.models.accuracy_aware.steps import Step
 
-__all__ = ["QuantizationReport", "QuantizationRequest", "Step", "quantize"]
+__all__ = ["NothingMeetsError", "QuantizationReport", "QuantizationRequest", "Step", "quantize"]

@@ -27,7 +27,13 @@ from tflotilla.host.models.metrics import Metric
 from tflotilla.host.models.sources import SourceOptions
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
-from tflotilla.shared.contract.errors import BoardError, ConversionError, ModelError, UsageError
+from tflotilla.shared.contract.errors import (
+    BoardError,
+    ConversionError,
+    DatasetError,
+    ModelError,
+    UsageError,
+)
 from tflotilla.shared.contract.processing import Preprocessing
 from tflotilla.shared.contract.tensors import QuantizationScheme
 from tflotilla.shared.inference import preprocessing as preprocessings
@@ -100,6 +106,15 @@ class QuantizationReport:
     notes: tuple[str, ...]
 
 
+class NothingMeetsError(ConversionError):
+    """No variant loses as little as asked; `findings` is what was tried."""
+
+    def __init__(self, message: str, findings: Findings) -> None:
+        """Take the sentence, and the path."""
+        super().__init__(message)
+        self.findings = findings
+
+
 def quantize(
     request: QuantizationRequest,
     on_progress: Callable[[str], None] | None = None,
@@ -117,21 +132,20 @@ def quantize(
         UsageError: options that make no sense, alone or together.
         ModelError: the source can't be read, or carries code that nobody allowed.
         DatasetError: the data can't be used, or their labels don't fit the model.
-        ConversionError: nothing meets the bound: says what came nearest. No file is written.
+        NothingMeetsError: nothing meets the bound: says what came nearest. No file is written.
+        ConversionError: there is no float file to compare with.
         BoardError: the runtime isn't installed here.
         InputError: the output can't be written.
 
     """
     _check(request)
     name = sources.detect(request.source)
-    for path in (request.calibration, request.data):
-        if path is not None:
-            _check_there(path)
+    _check_data(request)
     with tempfile.TemporaryDirectory(prefix="tflotilla-quantize-") as folder:
         findings = (searching or search_in_child)(_job(request, name), Path(folder), on_progress or _say_nothing)
         taken = next((step for step in findings.steps if step.taken), None)
         if taken is None:
-            raise ConversionError(f"{request.source}: {nothing_meets(request.max_drop, findings)}")
+            raise NothingMeetsError(f"{request.source}: {nothing_meets(request.max_drop, findings)}", findings)
         delivery.deliver(Path(folder) / str(taken.file), request.output)
     return QuantizationReport(
         source=request.source,
@@ -197,8 +211,17 @@ def _check(request: QuantizationRequest) -> None:
     delivery.check_writable(request.output)
 
 
-def _check_there(path: Path) -> None:
-    datasets.Calibration.open(path)
+def _check_data(request: QuantizationRequest) -> None:
+    """Find out before TensorFlow takes its time whether there are data, and whether ranges can be measured on them."""
+    if request.data is not None and not request.data.exists():
+        raise DatasetError(f"{request.data}: there is no such folder or file")
+    if request.calibration is not None:
+        datasets.Calibration.open(request.calibration)
+    elif request.data is not None:
+        try:
+            datasets.Calibration.open(request.data)
+        except DatasetError as error:
+            raise UsageError(f"{error}; give --calibration to measure ranges on") from error
 
 
 def _say_nothing(text: str) -> None:
@@ -287,6 +310,8 @@ def _notes(request: QuantizationRequest, findings: Findings, inspection: ModelIn
         notes.append("ranges were measured on --data itself; give --calibration to keep the two apart")
     if findings.metric is Metric.ACCURACY:
         notes += _on_resolution(request.max_drop, findings)
+    if findings.metric is Metric.MAP:
+        notes.append(f"mAP of {findings.samples:,} pictures has no interval here; on few pictures one box moves it")
     if request.data is None:
         notes.append("judged on the calibration data themselves, by likeness to float; only labelled --data say more")
     edges = sorted({spec.dtype for spec in (*inspection.inputs, *inspection.outputs)})
@@ -299,6 +324,8 @@ def _notes(request: QuantizationRequest, findings: Findings, inspection: ModelIn
 
 def _why_edges(findings: Findings) -> str:
     taken = next(step for step in findings.steps if step.taken)
+    if taken.float_edges:
+        return "they alone lose too much"
     if taken.scheme is not search.WHOLE[0]:
         return f"scheme {taken.scheme.value} takes and gives real numbers"
     return "the int8 file leaves them as they are"

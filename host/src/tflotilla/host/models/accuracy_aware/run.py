@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.models import datasets, flatbuffer, latency, metrics, sources
 from tflotilla.host.models.accuracy_aware import intervals, search, splits
+from tflotilla.host.models.accuracy_aware.edges import Edges
 from tflotilla.host.models.accuracy_aware.judging import Judge, Judgement
 from tflotilla.host.models.accuracy_aware.ranking import Ranking
 from tflotilla.host.models.accuracy_aware.search import Candidate, Layer, Observation, Problem
@@ -104,16 +105,22 @@ class _Search:
         self._proving: Judge | None = None
         self._steps: list[Step] = []
         self._layers: tuple[Layer, ...] = ()
+        self._float_edges = False
+        self._ranked = False
         self._crashed: dict[str, str] = {}
 
     def run(self) -> Findings:
         self._resume()
         in_float = self._start()
-        while (candidate := search.next_candidate(self._problem, self._path)) is not None:
+        while True:
+            if not self._ranked and search.needs_layers(self._problem, self._path):
+                self._rank()
+                self._measure_edges(in_float)
+                self._ranked = True
+            if (candidate := search.next_candidate(self._problem, self._path)) is None:
+                break
             self._steps.append(self._try(candidate, in_float))
             self._save()
-            if not self._layers and search.needs_layers(self._problem, self._path):
-                self._rank()
         float_clock = self._clock()
         proofs, interval = self._prove(in_float)
         self._mark()
@@ -136,14 +143,24 @@ class _Search:
     @property
     def _problem(self) -> Problem:
         job = self._job
-        return Problem(max_drop=job.max_drop, layers=self._layers, schemes=job.schemes, max_steps=job.max_steps)
+        return Problem(
+            max_drop=job.max_drop,
+            layers=self._layers,
+            schemes=job.schemes,
+            max_steps=job.max_steps,
+            float_edges=self._float_edges,
+        )
 
     @property
     def _path(self) -> search.Path:
         places = {layer.name: place for place, layer in enumerate(self._layers)}
         return tuple(
             (
-                Candidate(scheme=step.scheme, kept=tuple(sorted(places[name] for name in step.kept))),
+                Candidate(
+                    scheme=step.scheme,
+                    kept=tuple(sorted(places[name] for name in step.kept)),
+                    float_edges=step.float_edges,
+                ),
                 Observation(
                     drop=math.inf if step.drop is None else step.drop,
                     size_bytes=step.size_bytes or 0,
@@ -196,15 +213,18 @@ class _Search:
 
     def _try(self, candidate: Candidate, in_float: Judgement) -> Step:
         kept = tuple(self._layers[place].name for place in candidate.kept)
-        step = Step(scheme=candidate.scheme, kept=kept)
-        tried = key(candidate.scheme, kept)
+        step = Step(scheme=candidate.scheme, kept=kept, float_edges=candidate.float_edges)
+        tried = key(step)
         if tried in self._crashed:
             return dataclasses.replace(step, refused=self._crashed[tried])
         (self._folder / CURRENT).write_text(tried)
         words = describe(step)
         report_progress(f"step {len(self._steps) + 1}: {words}")
         try:
-            data = self._variants.mixed(kept) if kept else self._variants.whole(candidate.scheme)
+            if kept:
+                data = self._variants.mixed(kept, float_edges=step.float_edges)
+            else:
+                data = self._variants.whole(step.scheme, float_edges=step.float_edges)
             path = self._folder / f"step-{len(self._steps) + 1}.tflite"
             path.write_bytes(data)
             self._refuse_slow(path, candidate, in_float.samples)
@@ -235,9 +255,7 @@ class _Search:
             )
 
     def _rank(self) -> None:
-        ranking = Ranking(
-            (self._folder / FLOAT).read_bytes(), self._inputs, self._job.runtime.partition("==")[0], self._folder
-        )
+        ranking = Ranking(self._folder / FLOAT, self._inputs, self._job.runtime, self._folder)
 
         said = -math.inf
 
@@ -251,7 +269,21 @@ class _Search:
         found = ranking.measure(self._variants, skipped=self._crashed, say=say)
         int8 = next(step for step in self._steps if step.scheme is QuantizationScheme.INT8)
         self._layers = search.ranked(found, self._job.prefer, size_bytes=int8.size_bytes or 0)
-        self._save()
+
+    def _measure_edges(self, in_float: Judgement) -> None:
+        """Find out whether integer inputs and outputs, all else in float, lose too much already."""
+        if self._job.edges is Edges.FLOAT:
+            return
+        (self._folder / CURRENT).write_text("edges")
+        path = self._folder / "edges.tflite"
+        path.write_bytes(self._variants.edges_alone())
+        judgement = self._judge.judge(path)
+        drop = metrics.drop(judgement.metric, in_float.value, judgement.value)
+        self._float_edges = drop > self._job.max_drop
+        if self._float_edges:
+            self._notes.append(
+                f"{self._job.edges.value} inputs and outputs alone lose {drop:.2g}: layers were kept between float ones"
+            )
 
     def _clock(self) -> latency.Latency | None:
         """Take the time of the float file and of the variants in turns; return the float file's."""
@@ -338,19 +370,25 @@ class _Search:
             saved = json.loads((self._folder / STEPS).read_text())
             self._steps = [codec.decode(Step, entry, "step") for entry in saved["steps"]]
             self._layers = tuple(codec.decode(Layer, entry, "layer") for entry in saved["layers"])
+            self._float_edges, self._ranked = saved["float_edges"], saved["ranked"]
 
     def _save(self) -> None:
-        state = {"steps": codec.encode(tuple(self._steps)), "layers": codec.encode(self._layers)}
+        state = {
+            "steps": codec.encode(tuple(self._steps)),
+            "layers": codec.encode(self._layers),
+            "float_edges": self._float_edges,
+            "ranked": self._ranked,
+        }
         (self._folder / STEPS).write_text(json.dumps(state))
 
 
-def key(scheme: QuantizationScheme, kept: Sequence[str]) -> str:
+def key(step: Step) -> str:
     """Return the name of a variant in the folder's notes."""
-    return json.dumps([scheme.value, *kept])
+    return json.dumps([step.scheme.value, step.float_edges, *step.kept])
 
 
 def describe(step: Step) -> str:
-    """Return a variant in words: `int8 with 3 layers in float`."""
-    if not step.kept:
-        return step.scheme.value
-    return f"{step.scheme.value} with {len(step.kept)} layer{'s' if len(step.kept) > 1 else ''} in float"
+    """Return a variant in words: `int8 with 3 layers and the edges in float`."""
+    words = [f"{len(step.kept)} layer{'s' if len(step.kept) > 1 else ''}"] if step.kept else []
+    words += ["the edges"] if step.float_edges else []
+    return step.scheme.value + (f" with {' and '.join(words)} in float" if words else "")

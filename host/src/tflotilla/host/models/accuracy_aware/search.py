@@ -13,7 +13,7 @@ What it does NOT do: measure, rank, or touch a file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -62,6 +62,8 @@ class Candidate:
 
     scheme: QuantizationScheme
     kept: tuple[int, ...] = ()
+    #: Inputs and outputs stay float though integers were asked for; of INT8 only.
+    float_edges: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ class Problem:
     layers: tuple[Layer, ...]
     schemes: tuple[QuantizationScheme, ...] = SCHEMES
     max_steps: int = 40
+    #: Integer inputs and outputs alone lose too much: with them no mixture can meet the bound.
+    float_edges: bool = False
 
 
 #: What was tried, in order.
@@ -183,9 +187,14 @@ def _mixed(problem: Problem, seen: Mapping[Candidate, Observation]) -> Iterator[
     """Yield the mixed variants up to the first that is not measured yet; what follows depends on it."""
     if not needs_layers(problem, tuple(seen.items())):
         return
+    if problem.float_edges:
+        plain = _worst(0, problem)
+        yield plain
+        if plain not in seen or meets(problem, seen[plain]):
+            return
     fails, passes = 0, None
     for count in _counts(len(problem.layers)):
-        candidate = _worst(count)
+        candidate = _worst(count, problem)
         yield candidate
         if candidate not in seen:
             return
@@ -197,12 +206,12 @@ def _mixed(problem: Problem, seen: Mapping[Candidate, Observation]) -> Iterator[
         return
     while passes - fails > 1:
         middle = (passes + fails) // 2
-        candidate = _worst(middle)
+        candidate = _worst(middle, problem)
         yield candidate
         if candidate not in seen:
             return
         fails, passes = (fails, middle) if meets(problem, seen[candidate]) else (middle, passes)
-    yield from _given_back(problem, seen, _worst(passes))
+    yield from _given_back(problem, seen, _worst(passes, problem))
 
 
 def _given_back(problem: Problem, seen: Mapping[Candidate, Observation], start: Candidate) -> Iterator[Candidate]:
@@ -215,7 +224,7 @@ def _given_back(problem: Problem, seen: Mapping[Candidate, Observation], start: 
     dear = max(bytes_of.values()) * _DEAR
     tried = sorted(kept[:-1], key=lambda place: (-bytes_of[place] if bytes_of[place] > dear else 0, -place))
     for place in tried[:GIVE_BACK_TRIES]:
-        fewer = Candidate(scheme=start.scheme, kept=tuple(k for k in kept if k != place))
+        fewer = replace(start, kept=tuple(k for k in kept if k != place))
         yield fewer
         if fewer not in seen:
             return
@@ -233,5 +242,5 @@ def _counts(layers: int) -> Iterator[int]:
     yield from (later for earlier, later in pairwise(counts) if earlier < later < layers)
 
 
-def _worst(count: int) -> Candidate:
-    return Candidate(scheme=QuantizationScheme.INT8, kept=tuple(range(count)))
+def _worst(count: int, problem: Problem) -> Candidate:
+    return Candidate(scheme=QuantizationScheme.INT8, kept=tuple(range(count)), float_edges=problem.float_edges)

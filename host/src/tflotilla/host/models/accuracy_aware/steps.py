@@ -50,6 +50,8 @@ class Step:
     scheme: QuantizationScheme
     #: Layers kept in float, each by its first output tensor, in the order of the ranking.
     kept: tuple[str, ...] = ()
+    #: Inputs and outputs are float though integers were asked for.
+    float_edges: bool = False
     value: float | None = None
     #: Against float, by `metrics.drop`.
     drop: float | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tflotilla.host.models import flatbuffer, quantize
 from tflotilla.host.models.accuracy_aware import edges as edging
 from tflotilla.host.models.accuracy_aware import half_weights, operators
+from tflotilla.host.models.accuracy_aware.edges import Edges
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tflotilla.host.models.accuracy_aware.edges import Edges
     from tflotilla.host.models.accuracy_aware.operators import Operator
     from tflotilla.host.models.sources import SourceModel
     from tflotilla.shared.contract.board import RuntimeOffer
@@ -44,12 +44,21 @@ class Variants:
         self._maker = quantize.Maker(model, inputs, offer, per_channel=True)
         self._edges = edges
 
-    def whole(self, scheme: QuantizationScheme) -> bytes:
-        """Return the file of one scheme for all layers. Raises ConversionError with the reason."""
-        made = self._maker.make(scheme)
-        return edging.with_edges(made, self._edges, made) if scheme is QuantizationScheme.INT8 else made
+    def whole(self, scheme: QuantizationScheme, *, float_edges: bool = False) -> bytes:
+        """Return the file of one scheme for all layers; int8 with the edges asked for, or with float ones.
 
-    def mixed(self, kept: Collection[str]) -> bytes:
+        Raises:
+            ConversionError: with the reason.
+
+        """
+        made = self._maker.make(scheme)
+        return self._edged(made, float_edges=float_edges) if scheme is QuantizationScheme.INT8 else made
+
+    def edges_alone(self) -> bytes:
+        """Return the float file with the edges of the int8 variants. Raises ConversionError: there is no int8 file."""
+        return self._edged(self._maker.make(QuantizationScheme.FLOAT32))
+
+    def mixed(self, kept: Collection[str], *, float_edges: bool = False) -> bytes:
         """Return int8 with some operators in float, and those between them; their weights are stored as float16.
 
         Raises:
@@ -58,7 +67,7 @@ class Variants:
         """
         whole = operators.with_neighbours(self._all(), kept)
         made = self._maker.mixed(whole, finish=half_weights.halve)
-        return edging.with_edges(made, self._edges, self._maker.make(QuantizationScheme.INT8))
+        return self._edged(made, float_edges=float_edges)
 
     def alone(self, name: str) -> bytes:
         """Return the file in which only one operator is quantized, with float edges and weights as they were."""
@@ -68,6 +77,10 @@ class Variants:
         """Return the operators that can be kept in float. Raises ConversionError: there is no int8 file."""
         int8 = flatbuffer.read(self._maker.make(QuantizationScheme.INT8))
         return operators.quantized_among(self._all(), int8)
+
+    def _edged(self, made: bytes, *, float_edges: bool = False) -> bytes:
+        edges = Edges.FLOAT if float_edges else self._edges
+        return edging.with_edges(made, edges, self._maker.make(QuantizationScheme.INT8))
 
     def _all(self) -> tuple[Operator, ...]:
         return operators.of(flatbuffer.read(self._maker.calibrated()))
