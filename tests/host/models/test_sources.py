@@ -51,7 +51,7 @@ def test_the_suffix_does_not_decide(tmp_path: Path) -> None:
         (b"", "the file is empty"),
         (b"<html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
-        (b"\x08\x07\x12\x07pytorch", "is of no format that can be converted; known are TFLite, Keras .keras"),
+        (b"\x80\x02}q\x00.", "is of no format that can be converted; known are TFLite, Keras .keras"),
         (b"hello", "is of no format that can be converted"),
     ],
 )
