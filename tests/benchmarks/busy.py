@@ -44,13 +44,18 @@ class Watch:
         return Others(cores=max(0.0, used_s / took_s), load=os.getloadavg()[0])
 
 
+def now() -> Others:
+    """Return what others use, over half a second."""
+    watch = Watch()
+    time.sleep(_MOMENT_S)
+    return watch.others()
+
+
 def wait_for_quiet(patience_s: float) -> None:
     """Return when others leave the machine alone for a moment, or when patience is over."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        watch = Watch()
-        time.sleep(_MOMENT_S)
-        if not watch.others().too_busy:
+        if not now().too_busy:
             return
 
 

@@ -99,27 +99,37 @@ def run(
     """
     in_order = any(batching.remembers(each.inspection) for each in competitors)
     timed = _time_singles(loaded, competitors[0].feeder, answerer, samples.count, everything=in_order)
-    progress = _Progress(samples.count, done=len(timed.rows))
-    rest = np.setdiff1d(np.arange(samples.count), timed.rows)
-    options = LoadOptions(num_threads=num_threads)
-    if len(competitors) == 1 and timed.outputs and not len(rest):
-        _judge_kept(judge, timed)
-        return timed.stages
-    with_singles = not timed.outputs or len(competitors) > 1
-    crew = _Crew(engine, competitors, samples, options, timed, in_order=in_order)
-    if not with_singles:
-        _judge_kept(judge, timed)
+    if len(competitors) == 1 and timed.outputs:
+        judge.add(judge.look(timed.rows, [_stacked(timed.outputs)]))
+        rows = np.setdiff1d(np.arange(samples.count), timed.rows)
     else:
-        progress.done = 0
-    rows = np.arange(samples.count) if with_singles else rest
-    for seen, count in crew.work(rows, judge):
-        judge.add(seen)
-        progress.step(count)
+        rows = np.arange(samples.count)
+    if len(rows):
+        crew = _Crew(engine, competitors, samples, LoadOptions(num_threads=num_threads), timed, in_order=in_order)
+        _let_work(crew, rows, judge, samples.count)
     return timed.stages
 
 
-def _judge_kept(judge: Judge, timed: Timed) -> None:
-    judge.add(judge.look(timed.rows, [_stacked(timed.outputs)]))
+def answer(
+    engine: Runtime, competitors: Sequence[Competitor], samples: Samples, judge: Judge, *, num_threads: int = 1
+) -> None:
+    """Let the competitors answer every sample, as fast as it goes: as `run`, but nothing is timed.
+
+    Raises:
+        ModelError, DatasetError: as `run`.
+
+    """
+    in_order = any(batching.remembers(each.inspection) for each in competitors)
+    tried = Timed(rows=np.arange(min(samples.count, batching.MOST), dtype=np.int64))
+    crew = _Crew(engine, competitors, samples, LoadOptions(num_threads=num_threads), tried, in_order=in_order)
+    _let_work(crew, np.arange(samples.count), judge, samples.count)
+
+
+def _let_work(crew: _Crew, rows: NDArray[np.int64], judge: Judge, total: int) -> None:
+    progress = _Progress(total, done=total - len(rows))
+    for seen, count in crew.work(rows, judge):
+        judge.add(seen)
+        progress.step(count)
 
 
 def _time_singles(loaded: LoadedModel, feeder: Feeder, answerer: Answerer, count: int, *, everything: bool) -> Timed:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Activations of a batch beside each other in a core's own cache: more is slower than fewer at a time.
 _CACHE_BYTES = 2 << 20
-_LEAST, _MOST = 4, 128
+_LEAST, MOST = 4, 128
 _WIDEST_BYTES = 4
 #: Operators whose answer for a sample depends on that sample alone, whatever their options.
 _BY_SAMPLE = frozenset(
@@ -62,7 +62,7 @@ def size(inspection: ModelInspection) -> int:
     one = _sample_bytes(inspection)
     if one is None:
         return 1
-    fitting = min(_MOST, _CACHE_BYTES // max(1, one))
+    fitting = min(MOST, _CACHE_BYTES // max(1, one))
     return fitting if fitting >= _LEAST else 1
 
 

@@ -85,7 +85,7 @@ def _answerer(metric: Metric, competitor: answering.Competitor, loaded: LoadedMo
     """Return what a board would do with the outputs, whose time counts as `postprocess`."""
     kind = Postprocessing(kind="raw")
     if metric is Metric.ACCURACY:
-        kind = Postprocessing(top_k=min(judges.TOP, max(1, plan.class_count(competitor.inspection))))
+        kind = Postprocessing(top_k=min(kind.top_k, max(1, plan.class_count(competitor.inspection))))
     elif metric is Metric.MAP and output_order(competitor.file) == _NATURAL:
         kind = Postprocessing(kind="detection")
     return Answerer(kind, loaded.outputs, ())
