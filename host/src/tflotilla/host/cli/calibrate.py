@@ -244,10 +244,10 @@ def _sentences(report: CalibrationReport) -> list[str]:
     dead = [entry for entry in report.ranges if entry.dead_channels]
     if dead:
         channels = sum(entry.dead_channels for entry in dead)
-        found.append(f"{channels} channels of {len(dead)} tensors are one and the same number on all samples")
+        found.append(f"channels that are one and the same number on all samples: {channels}, of {len(dead)} tensors")
     if report.curve:
-        where = "samples that calibration has not seen" if report.compared_on_held_out else "calibration samples"
-        found.append(f"SQNR and top-1 are against the float model on {report.compared_on} {where}")
+        unseen = "that calibration has not seen" if report.compared_on_held_out else "of those it was calibrated with"
+        found.append(f"SQNR and top-1 are against the float model, number of samples {unseen}: {report.compared_on}")
     if report.float_accuracy is not None:
         found.append(f"float accuracy on {report.labelled:,} labelled samples: {report.float_accuracy:.2%}")
     if report.enough is not None:

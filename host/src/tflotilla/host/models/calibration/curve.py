@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _STEPS = (1, 2, 5)
-#: Differences up to these are none: a tenth of a bit, and what one sample in a hundred may decide by chance.
-SAME_SQNR_DB = 0.6
-SAME_SHARE = 0.01
+#: Differences up to these are none: a fraction of a bit, and half a point of accuracy. Above `GOOD_SQNR_DB` answers
+#: are off by less than a fiftieth of what they vary, and how much less depends on chance.
+SAME_SQNR_DB = 1.0
+GOOD_SQNR_DB = 35.0
+SAME_SHARE = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,23 +56,30 @@ def ladder(total: int) -> tuple[int, ...]:
     return (*found, total)
 
 
-def enough(points: Sequence[CurvePoint]) -> int | None:
-    """Return the least number of samples from which on more change nothing; None when the last step still did."""
+def enough(points: Sequence[CurvePoint], *, compared_on: int, labelled: int) -> int | None:
+    """Return the least number of samples from which on more change nothing; None when the last step still did.
+
+    Args:
+        points: in ascending order of samples.
+        compared_on: how many samples `agreement` is of: one more or less may be chance.
+        labelled: the same of `accuracy`.
+
+    """
     if len(points) < 2:  # noqa: PLR2004 - one point shows no change
         return None
     last = points[-1]
     found = None
     for point in reversed(points):
-        if not _same(point, last):
+        pairs = (
+            (_capped(point.sqnr_db), _capped(last.sqnr_db), SAME_SQNR_DB),
+            (point.agreement, last.agreement, max(SAME_SHARE, 1 / max(compared_on, 1))),
+            (point.accuracy, last.accuracy, max(SAME_SHARE, 1 / max(labelled, 1))),
+        )
+        if any(a is not None and b is not None and abs(a - b) > allowed + 1e-9 for a, b, allowed in pairs):
             break
         found = point.samples
     return None if found == last.samples else found
 
 
-def _same(one: CurvePoint, other: CurvePoint) -> bool:
-    pairs = (
-        (one.sqnr_db, other.sqnr_db, SAME_SQNR_DB),
-        (one.agreement, other.agreement, SAME_SHARE),
-        (one.accuracy, other.accuracy, SAME_SHARE),
-    )
-    return all(a is None or b is None or abs(a - b) <= allowed + 1e-9 for a, b, allowed in pairs)
+def _capped(sqnr_db: float | None) -> float | None:
+    return None if sqnr_db is None else min(sqnr_db, GOOD_SQNR_DB)

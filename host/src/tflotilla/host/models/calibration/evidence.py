@@ -1,7 +1,8 @@
 """What speaks for and against a preprocessing: values, and the numbers that are read off them. Pure.
 
     misfit       at a layer that remembers its training data (`memories`): Kullback-Leibler divergence of the Gaussian
-                 that the samples make from the one remembered, mean over the channels (each capped), in nats; 0: equal
+                 that the samples make from the one remembered, mean over the channels (each capped), in nats; 0: equal.
+                 A memory of a short training still holds some of its beginning, and gets the benefit of the doubt
     lean         along the line from what the samples make in the given order of colours (0) to what they make with red
                  and blue exchanged (1): where the remembered means lie. Below one half for the right order.
     confidence   mean of the highest class probability
@@ -13,6 +14,7 @@ What it does NOT do: decide; `suspicion` does.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 #: Of the median remembered variance: channels that training silenced would make any difference infinite.
 _FLOOR = 1e-3
 _MOST_NATS = 50.0
+#: Of the most that can be left of a memory's beginning.
+_PARTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _LEAST_PROBABILITY = 1e-30
 _SUM_SLACK = 0.02
 
@@ -94,6 +98,25 @@ def misfit(remembered: Moments, seen: Moments) -> float:
     expected, actual = remembered.variance + floor, seen.variance + floor
     nats = 0.5 * (actual / expected + (seen.mean - remembered.mean) ** 2 / expected - 1.0 - np.log(actual / expected))
     return float(np.mean(np.minimum(nats, _MOST_NATS)))
+
+
+def without_beginning(remembered: Moments, share: float) -> Moments:
+    """Return what training saw, when `share` of the memory is still what it began with: mean 0, variance 1.
+
+    Moving averages forget their beginning slowly: with a momentum of 0.99, a third is left after 100 steps.
+    """
+    variance = np.maximum((remembered.variance - share) / (1.0 - share), 0.0)
+    return dataclasses.replace(remembered, mean=remembered.mean / (1.0 - share), variance=variance)
+
+
+def kindest(remembered: Moments, seen: Moments) -> tuple[float, Moments]:
+    """Return the least misfit, and the memory it is of, over all shares of the beginning that may be left in it.
+
+    More can't be left than the smallest variance: what training saw had none below 0.
+    """
+    most = min(1.0, float(remembered.variance.min()))
+    memories = [without_beginning(remembered, most * part) for part in _PARTS]
+    return min(((misfit(memory, seen), memory) for memory in memories), key=lambda entry: entry[0])
 
 
 def lean(remembered: Moments, seen: Moments, exchanged: Moments) -> Lean:

@@ -9,6 +9,7 @@ What it does NOT do: show, or write files for the user.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
 DEFAULT_SAMPLES = 100
 #: LiteRT first: it has more operators, and int8 in seconds.
 _PREFERRED = tuple(sorted(runtimes.ADAPTERS))
-#: Labelled samples that other preprocessings are tried on.
+#: Labelled samples that other preprocessings are tried on: fewer where each of them takes longer.
 _TRIED_ON = 200
+_TRIED_ON_SMALL = 1000
+_SMALL = 64 * 64 * 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +163,7 @@ def _report(
         compared_on_held_out=loaded > total,
         float_accuracy=scores.shares.get(None),
         labelled=scores.samples,
-        enough=curve.enough(points),
+        enough=curve.enough(points, compared_on=loaded - first, labelled=scores.samples),
         evidence=evidence,
         warnings=(
             *(decode(Suspicion, entry, "alike") for entry in made["alike"]),
@@ -273,8 +276,10 @@ def _with_accuracies(
     """Try the rivals on labelled pixels: nothing says more about a preprocessing."""
     if request.data is None or scores.runtime is None or not found.pixels or not _pixels(request.data):
         return found
-    limit = min(request.limit or _TRIED_ON, _TRIED_ON)
     file = folder / making.FLOAT
+    small = math.prod(abs(size) for size in inspect_model(file).inputs[0].shape) <= _SMALL
+    most = _TRIED_ON_SMALL if small else _TRIED_ON
+    limit = most if request.limit is None else min(request.limit, most)
     fits = []
     samples = found.samples
     for fit in found.fits:

@@ -108,7 +108,8 @@ def _memory(
 ) -> Iterator[Memory]:
     if mean is None or variance is None or mean.size != variance.size or not mean.size:
         return
-    if np.isfinite(mean).all() and np.isfinite(variance).all() and (variance > 0).any():
+    untrained = bool((mean == 0.0).all() and (variance == 1.0).all())
+    if np.isfinite(mean).all() and np.isfinite(variance).all() and (variance > 0.0).any() and not untrained:
         yield Memory(layer=_layer(layer), tensor=tensor, moments=Moments(mean=mean.ravel(), variance=variance.ravel()))
 
 

@@ -35,6 +35,7 @@ SAMPLES = 32
 _QUICK_ANSWERS = 8
 _IMAGE_DIMENSIONS = 4
 _CHANNELS = (1, 3)
+_LEAST_SIDE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,8 @@ class _Prober:
         mine, other = self._of(preprocessing), self._of(rivals.swapped(preprocessing))
         if mine is None or other is None:
             return None
-        found = evidence.lean(self._memories[0].moments, mine, other)
+        _, remembered = evidence.kindest(self._memories[0].moments, mine)
+        found = evidence.lean(remembered, mine, other)
         same = self._given is not None and rivals.same_order(preprocessing, self._given)
         # Always from the given order to the other one.
         return found if same else dataclasses.replace(found, lean=1.0 - found.lean)
@@ -176,7 +178,7 @@ class _Prober:
         return [moments[0] for moments in answers]
 
     def _misfit(self, seen: Moments) -> float:
-        return evidence.misfit(self._memories[0].moments, seen)
+        return evidence.kindest(self._memories[0].moments, seen)[0]
 
 
 def _given(samples: Sequence[Inputs], known: Preprocessing | None) -> Preprocessing | None:
@@ -184,10 +186,12 @@ def _given(samples: Sequence[Inputs], known: Preprocessing | None) -> Preprocess
     if not samples or len(samples[0]) != 1:
         return None
     tensor = samples[0][0]
-    if tensor.ndim != _IMAGE_DIMENSIONS or tensor.shape[-1] not in _CHANNELS or min(tensor.shape[1:3]) < 2:  # noqa: PLR2004
+    if tensor.ndim != _IMAGE_DIMENSIONS or tensor.shape[-1] not in _CHANNELS:
         return None
     if known is not None:
         return known
+    if min(tensor.shape[1:3]) < _LEAST_SIDE:
+        return None  # rather a spectrogram, or numbers of a sensor
     least, greatest = (float(f([f(sample[0]) for sample in samples])) for f in (np.min, np.max))
     return rivals.guess(least, greatest, channels=tensor.shape[-1])
 

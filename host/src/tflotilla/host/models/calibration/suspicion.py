@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LEAST_MISFIT = 0.15
 #: Beyond what the oddest images do to the right preprocessing (1.2: digits for a net of photos).
-ABSURD_MISFIT = 2.5
+ABSURD_MISFIT = 2.0
 MOST_LEAN = 0.6
 LEAST_STRENGTH = 0.15
 #: Red less blue, in pixels: photos have 10 to 40.
@@ -51,7 +51,7 @@ _MUCH_INFORMATION, _MUCH_MORE, _LESS_CONFIDENCE = 0.5, 1.25, -0.05
 #: In nats: always about the same answer.
 _LEAST_INFORMATION = 0.1
 _ABOUT_EQUAL = 0.9
-_MORE_ACCURACY, _STANDARD_ERRORS = 0.05, 3.0
+_MORE_ACCURACY, _STANDARD_ERRORS = 0.01, 3.0
 #: An exchange of black and white must fit so much better.
 _INVERTED_RATIO = 3.0
 
@@ -239,12 +239,20 @@ def _answers_better(mine: Answers, other: Answers) -> bool:
 
 
 def _most_telling(evidence: Evidence, fits: Sequence[Fit]) -> Fit | None:
-    """Return the fit whose answers tell most; of about equal ones that of the given order, and the simplest range."""
-    most = max(map(_information, fits), default=0.0)
+    """Return the fit whose answers tell most, the simplest of about equal ones; another order only if much better."""
     given = evidence.fits[0].preprocessing
-    near = [fit for fit in fits if _information(fit) >= _ABOUT_EQUAL * most]
+    turned = [fit for fit in fits if not rivals.same_order(fit.preprocessing, given)]
+    mine = _simplest([fit for fit in fits if fit not in turned])
+    other = _simplest(turned)
+    if mine is None or other is None:
+        return mine or other
+    return other if _answers_better(_answers(mine), _answers(other)) else mine
+
+
+def _simplest(fits: Sequence[Fit]) -> Fit | None:
+    most = max(map(_information, fits), default=0.0)
     # Rivals come with the plainest range first.
-    return next((fit for fit in near if rivals.same_order(fit.preprocessing, given)), next(iter(near), None))
+    return next((fit for fit in fits if _information(fit) >= _ABOUT_EQUAL * most), None)
 
 
 def _remembers(evidence: Evidence, given: Fit, best: Fit) -> str:
@@ -289,7 +297,7 @@ def few(distinct: int) -> tuple[Suspicion, ...]:
     return (
         Suspicion(
             kind=Kind.SAMPLES,
-            message=f"{distinct} different calibration samples are few; ranges settle with about 100",
+            message=f"few different calibration samples ({distinct}); ranges settle with about 100",
         ),
     )
 
