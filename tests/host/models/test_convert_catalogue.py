@@ -38,6 +38,8 @@ SOURCES: dict[str, tuple[tuple[str, ...], str | tuple[int, ...] | None, str | No
     "models/kws_tf1/DS_CNN_S.pb": (("float32", "dynamic_range"), None, None, {"input_arrays": ["Mfcc"]}),
     "models/tf1_misc/fc-layers_frozen.pb": (FEW, (784,), None, {}),
     "models/tf1_misc/mediapipe_frozen_graph_def.pb": (("float32",), None, None, {"input_arrays": ["a", "b"]}),
+    "models/detection/face_RFB-320_float.tflite": (FEW, PHOTOS, "mobilenet", {}),
+    "models/imagenet/mobilenet_v1_0.25_224_1_metadata_1.tflite": (("float16", "int16x8"), PHOTOS, "mobilenet", {}),
 }
 #: What no runtime without TensorFlow's own kernels can run: file → options, error, words.
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str | None, str]] = {
