@@ -117,6 +117,27 @@ def test_evaluate_speaks_in_a_table_and_in_json(tmp_path: Path) -> None:
     assert document["scores"][1]["float_accuracy"] == 1.0
 
 
+def test_evaluate_compares_outputs_with_the_float_models(tmp_path: Path) -> None:
+    model, reference = making.model(tmp_path, "tiny_classifier"), making.model(tmp_path, "tiny_classifier_float")
+    np.save(tmp_path / "x.npy", np.stack([models_made.noisy(label, 3) for label in range(models_made.CLASSES)]))
+    arguments: tuple[str | Path, ...] = (
+        *("evaluate", model, "--data", tmp_path / "x.npy", "--preprocess", "unit", "--runtime", "litert"),
+        *("--reference", reference),
+    )
+
+    shown = tflotilla(*arguments)
+    document = json.loads(tflotilla(*arguments, "--metric", "sqnr", "--json").stdout)
+
+    assert shown.returncode == 0
+    for words in ("cosine", "SQNR dB", "agrees", "100.00%"):
+        assert words in shown.stdout
+    (score,) = document["scores"]
+    assert (score["metric"], score["value"]) == ("sqnr", score["outputs"][0]["sqnr_db"])
+    assert (score["accuracy"], score["agreement"], score["float_value"]) == (None, 1.0, 200.0)
+    code, line = refused(tflotilla(*arguments, "--metric", "f1"))
+    assert (code, "expected one of accuracy, map, cosine, sqnr" in line) == (2, True)
+
+
 def test_bad_requests_are_one_line_and_an_exit_code_each(tmp_path: Path) -> None:
     model = making.model(tmp_path, "tiny_classifier")
     lambda_model = catalogue.ROOT / "models/mnist/mnist_model.keras"

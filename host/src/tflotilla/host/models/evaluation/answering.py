@@ -49,6 +49,8 @@ _KEPT_BYTES = 64 << 20
 #: Samples per piece of work, where batches are smaller: fewer pieces cost less, more balance better.
 _CHUNK, _IMAGE_CHUNK = 256, 16
 _CHUNK_BYTES = 32 << 20
+#: Threads that invoke for less than that wait for each other's Python more than they run beside each other.
+_WORTH_SHARING_NS = 50_000
 
 
 class Judge(Protocol):
@@ -187,6 +189,9 @@ class _Crew:
             self._plan(number, each) if worth and not in_order else (each.file, 1)
             for number, each in enumerate(competitors)
         ]
+        invokes = timed.stages.get("invoke", [])
+        if all(batch == 1 for _, batch in self._plans) and invokes and np.median(invokes) < _WORTH_SHARING_NS:
+            self._workers = 1
         self._mine = threading.local()
 
     def work(self, rows: NDArray[np.int64], judge: Judge) -> Iterator[tuple[Any, int]]:
