@@ -270,7 +270,7 @@ def test_a_report_without_the_model_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="no report of"):
         build.read_evaluation(report, making.model(tmp_path))
-    report.write_text(json.dumps({"samples": 5, "accuracy": None, "metric": "map", "value": 0.5, "runtime": "x"}))
+    report.write_text('{"samples":5,"accuracy":null,"metric":"map","value":0.5,"runtime":"x"}')
     with pytest.raises(InputError, match="reports no accuracy, only map"):
         build.read_evaluation(report, making.model(tmp_path))
 
