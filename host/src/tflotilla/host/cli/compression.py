@@ -127,7 +127,7 @@ def show(report: CompressionReport) -> None:
         right=("KiB", "zipped", "samples", _judged_as(report), "p50 ms", "runs"),
     )
     refusals = [
-        f"{variant.of}, {variant.scheme}: {measured.runtime} refuses it: {measured.reason}"
+        f"{variant.of}, {variant.scheme}: {measured.reason}"
         for variant in report.variants
         for measured in variant.measured
         if measured.reason is not None

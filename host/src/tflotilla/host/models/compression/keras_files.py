@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ _KERNELS: Mapping[str, tuple[str, ...]] = {
     "SeparableConv2D": ("pointwise_kernel",),
     "Embedding": ("embeddings",),
 }
+_SEEDS = 2**32
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 _RECURRENT_KERNELS = ("kernel", "recurrent_kernel")
 
@@ -133,6 +135,8 @@ def prepare_keras_2() -> None:
     import tf_keras
 
     tf_keras.backend.experimental.enable_tf_random_generator()
+    # Keras 2 has seeds of its own; they follow from Python's, which the trainer set.
+    tf_keras.utils.set_random_seed(random.randrange(_SEEDS))  # noqa: S311 - to repeat, not to hide
 
 
 def save(made: KerasModel, target: Path) -> None:
@@ -212,6 +216,29 @@ def random_states(model: Any) -> list[Any]:  # noqa: ANN401 - Keras has no types
 def raw(variable: Any) -> Any:  # noqa: ANN401 - Keras has no types
     """Return TensorFlow's variable behind one of Keras 3; one of Keras 2 is itself."""
     return getattr(variable, "_value", None) if hasattr(variable, "_value") else variable
+
+
+def copy_weights(source: Any, target: Any) -> None:  # noqa: ANN401 - Keras has no types
+    """Give a model the weights of one of the same layers, found by path and name, in whatever order they lie.
+
+    Raises:
+        ModelError: a weight has no twin.
+
+    """
+    twins = dict(layers(source))
+    for path, layer in layers(target):
+        if any(True for _ in _walk(layer, "", set())):
+            continue  # its layers come by themselves
+        known = {_leaf(variable): variable for variable in twins[path].weights} if path in twins else {}
+        for variable in layer.weights:
+            twin = known.get(_leaf(variable))
+            if twin is None or tuple(twin.shape) != tuple(variable.shape):
+                raise ModelError(f"layer {path!r} lost its {_leaf(variable)}")
+            variable.assign(twin.numpy())
+
+
+def _leaf(variable: Any) -> str:  # noqa: ANN401 - Keras has no types
+    return str(variable.name).split(":", maxsplit=1)[0].rsplit("/", 1)[-1]
 
 
 def _walk(holder: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Keras has no types

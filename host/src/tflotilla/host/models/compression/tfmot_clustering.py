@@ -103,8 +103,11 @@ def cluster_here(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         raise ModelError(f"{work.source}: no chosen layer has more than {clusters} weights; give fewer --clusters")
     work.open(made)
     work.save(made, BEFORE)
+    # tfmot leaves variables behind whose names occur twice, and such a model can't be saved as .h5.
+    fresh = made.keras.models.clone_model(made.model)
     engine = TfmotClustering(made.model, chosen, clusters, work.settings["init"])
-    stripped = KerasModel(model=work.train_with(engine, made), library=KERAS_2, notes=())
+    keras_files.copy_weights(work.train_with(engine, made), fresh)
+    stripped = KerasModel(model=fresh, library=KERAS_2, notes=())
     report_progress("judging the clustered model")
     after = training.judge(stripped.model, work.validation, work.task)
     work.save(stripped, AFTER)

@@ -161,6 +161,8 @@ def open_samples(
 def split(data: Samples, *, seed: int) -> tuple[Samples, Samples]:
     """Keep every fifth sample of every class for validation, chosen by the seed; return (train, validation).
 
+    Where no class has five, every fifth of all.
+
     Raises:
         DatasetError: too few samples.
 
@@ -171,6 +173,9 @@ def split(data: Samples, *, seed: int) -> tuple[Samples, Samples]:
     for label in np.unique(labels):
         among = generator.permutation(np.flatnonzero(labels == label))
         held += [int(i) for i in among[: len(among) // _EVERY]]
+    if not held:
+        # Many classes of few samples: then of all together.
+        held = [int(i) for i in generator.permutation(len(data))[: len(data) // _EVERY]]
     if not held:
         raise DatasetError(
             f"{data.path}: {len(data)} samples are too few to keep some for validation; give --validation"

@@ -35,6 +35,7 @@ _WARM_UP_RUNS = 3
 _JUDGED_NS = 20_000_000_000
 _COMPARED = 16
 _TIMEOUT_S = 1800.0
+_REASON_LENGTH = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +167,7 @@ def run_here(*, files: Sequence[Mapping[str, Any]], arrays: str, task: str, runt
             model = engine.load(Path(file["path"]), runtimes.LoadOptions())
             _infer(model, x[0])
         except (ModelError, DatasetError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            found[file["name"]] = Measured(runtime=str(engine.offer), reason=reason)
+            found[file["name"]] = Measured(runtime=str(engine.offer), reason=_first_sentence(error))
             continue
         loaded[file["name"]] = model
     times = _race(loaded, x[0])
@@ -189,6 +189,11 @@ def run_here(*, files: Sequence[Mapping[str, Any]], arrays: str, task: str, runt
 def rounds(estimate_ns: float) -> int:
     """Return how often to go round the files when one round takes `estimate_ns`."""
     return max(_LEAST_ROUNDS, min(_MOST_ROUNDS, int(_BUDGET_NS / max(1.0, estimate_ns))))
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return a runtime's reason without the advice behind it, which is for whoever builds runtimes."""
+    return " ".join(str(error).split()).split(". ", maxsplit=1)[0][:_REASON_LENGTH]
 
 
 def _race(loaded: Mapping[str, runtimes.LoadedModel], sample: NDArray[Any]) -> dict[str, list[int]]:
