@@ -224,10 +224,10 @@ def check_readable(data: Path) -> None:
         DatasetError: names the file.
 
     """
-    if data.suffix == ".npy":
-        _load_npy(data)
-    elif data.suffix == ".npz":
-        _load_npz(data)
+    if data.suffix in (".npy", ".npz"):
+        held = {"": _load_npy(data)} if data.suffix == ".npy" else _load_npz(data)
+        if not held or any(array.ndim and not len(array) for array in held.values()):
+            raise DatasetError(f"{data}: holds no samples; every array needs the same number of them, at least one")
     elif data.is_dir():
         for path in list_images(data):
             if not path.stat().st_size:

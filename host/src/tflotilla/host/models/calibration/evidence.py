@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 #: Of the median remembered variance: channels that training silenced would make any difference infinite.
 _FLOOR = 1e-3
 _MOST_NATS = 50.0
-#: Of the most that can be left of a memory's beginning.
-_PARTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+#: Shares of the most that can be left of a memory's beginning, ever finer towards all of it: there little more or less
+#: of it is much of what training saw.
+_PARTS = (*(1.0 - np.geomspace(1e-5, 1.0, 60)).tolist(),)
 _LEAST_PROBABILITY = 1e-30
 _SUM_SLACK = 0.02
 
