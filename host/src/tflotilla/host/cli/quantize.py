@@ -12,6 +12,8 @@ from tflotilla.host.cli import output
 from tflotilla.shared.contract import codec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tflotilla.host.models.accuracy_aware import QuantizationReport, Step
     from tflotilla.host.models.accuracy_aware.steps import Findings
     from tflotilla.host.models.metrics import Metric
@@ -192,7 +194,7 @@ def _show_path(source: Path, found: Findings) -> None:
     output.emit_table(
         f"{source.name}: {found.samples:,} samples, {found.runtime} on this machine",
         ("step", "variant", "in float", found.metric.value, "drop", "KiB", "p50 ms", "verdict"),
-        [_float_row(found), *(_row(number, step, found.metric) for number, step in enumerate(found.steps, 1))],
+        [_float_row(found), *(_row(number, step, found) for number, step in enumerate(found.steps, 1))],
         right=("step", found.metric.value, "drop", "KiB", "p50 ms"),
     )
     for step in found.steps:
@@ -240,16 +242,15 @@ def _float_row(found: Findings) -> tuple[str, ...]:
     )
 
 
-def _row(number: int, step: Step, metric: Metric) -> tuple[str, ...]:
-    more = f" +{len(step.kept) - _SHOWN_LAYERS}" if len(step.kept) > _SHOWN_LAYERS else ""
+def _row(number: int, step: Step, found: Findings) -> tuple[str, ...]:
     words = ["edges"] if step.float_edges else []
     if step.kept:
-        words.append(f"{len(step.kept)}: " + ", ".join(map(short, step.kept[:_SHOWN_LAYERS])) + more)
+        words.append(kept_in_words(step.kept, [layer.name for layer in found.layers]))
     return (
         str(number),
         step.scheme.value,
         "; ".join(words),
-        "" if step.value is None else _value(step.value, metric),
+        "" if step.value is None else _value(step.value, found.metric),
         ""
         if step.drop is None
         else f"{step.drop:.4f}"
@@ -274,6 +275,18 @@ def _value(value: float, metric: Metric) -> str:
     if metric is Metric.SQNR:
         return f"{value:.1f} dB"
     return f"{value:.6f}" if metric is Metric.COSINE else f"{value:.2%}"
+
+
+def kept_in_words(kept: Sequence[str], ranked: Sequence[str]) -> str:
+    """Name the kept layers by their places in the ranking: `the 8 worst, to conv_7`, `the 8 worst but conv_3`."""
+    if len(kept) <= _SHOWN_LAYERS:
+        return ", ".join(map(short, kept))
+    last = max(ranked.index(name) for name in kept)
+    back = [name for name in ranked[:last] if name not in kept]
+    if not back:
+        return f"the {len(kept)} worst, to {short(ranked[last])}"
+    more = f" +{len(back) - _SHOWN_LAYERS}" if len(back) > _SHOWN_LAYERS else ""
+    return f"the {last + 1} worst but {', '.join(map(short, back[:_SHOWN_LAYERS]))}{more}"
 
 
 def short(name: str) -> str:
