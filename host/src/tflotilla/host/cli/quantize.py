@@ -297,7 +297,6 @@ def short(name: str) -> str:
 
 def _plot(report: QuantizationReport, path: Path) -> None:
     from tflotilla.host.models import plots
-    from tflotilla.host.models.accuracy_aware.run import describe
 
     found = report.findings
     points = [
@@ -310,7 +309,7 @@ def _plot(report: QuantizationReport, path: Path) -> None:
         ),
         *(
             plots.Point(
-                label=describe(step),
+                label=f"int8 + {len(step.kept)} float" if step.kept else step.scheme.value,
                 x=step.size_bytes / _KIB,
                 y=step.value,
                 group="meets the bound" if step.meets else "loses too much",
