@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from tflotilla.host.cli.given_once import refuse_repeats
 from tflotilla.host.cli.output import complain
 from tflotilla.host.cli.plain_typer import typer
 from tflotilla.shared.contract.errors import InputError, TflotillaError
@@ -74,6 +75,7 @@ class _Commands(typer.core.TyperGroup):
         command = typer.main.get_command(app)
         command.name = cmd_name
         _keep_examples_whole(command)
+        refuse_repeats(command)
         return command
 
 
