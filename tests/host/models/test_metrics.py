@@ -16,6 +16,14 @@ def test_accuracy_and_map_drop_by_their_difference() -> None:
     assert drop(Metric.MAP, 0.5, 0.75) == pytest.approx(-0.25)
 
 
+@pytest.mark.parametrize("metric", [Metric.ACCURACY, Metric.MAP])
+def test_losing_exactly_what_is_allowed_is_not_losing_more(metric: Metric) -> None:
+    """2 of 200 samples lost once exceeded `--max-drop 0.01`, for 0.675 - 0.665 is 0.010000000000000009."""
+    samples = 200
+    for right in range(2, samples + 1):
+        assert drop(metric, right / samples, (right - 2) / samples) == 0.01
+
+
 def test_cosine_drops_from_one_and_sqnr_by_its_noise() -> None:
     assert drop(Metric.COSINE, 1.0, 0.995) == pytest.approx(0.005)
     assert drop(Metric.SQNR, metrics.BEST_SQNR_DB, 20.0) == pytest.approx(0.01)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: What an output without any noise is given: infinity is no number of JSON, and no float32 comes near.
 BEST_SQNR_DB = 200.0
 
+#: Finer than any share of samples, coarser than what binary fractions add to a difference of two.
+_SHARE_DECIMALS = 12
+
 
 class Metric(StrEnum):
     """One number that says how good a model is; higher is better in all of them."""
@@ -60,7 +63,8 @@ def drop(metric: Metric, float_value: float, value: float) -> float:
         return 1.0 - value
     if metric is Metric.SQNR:
         return 0.0 if value >= BEST_SQNR_DB else math.pow(10.0, -value / 10.0)
-    return float_value - value
+    # 0.675 - 0.665 is more than 0.01 in binary: the loss of exactly what is allowed must not count as more.
+    return round(float_value - value, _SHARE_DECIMALS)
 
 
 def cosine(reference: NDArray[Any], actual: NDArray[Any]) -> float:
