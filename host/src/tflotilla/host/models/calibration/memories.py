@@ -58,13 +58,31 @@ class Memory:
 def nearest(graph_def: Any, source: str) -> tuple[Memory, ...]:  # noqa: ANN401 - TensorFlow has no types
     """Return the memories nearest to the input tensor `source`, at most two, nearest first; () when there are none."""
     nodes = {node.name: node for node in graph_def.node}
-    found = []
-    for memory in _find(nodes):
-        before = graph_part.ancestors(nodes, [memory.tensor])
-        if node_of(source) in before:
-            found.append((len(before), memory))
-    found.sort(key=lambda entry: entry[0])
-    return tuple(memory for _, memory in found[:_MOST_MEMORIES])
+    steps = _steps(nodes, node_of(source))
+    known = [memory for memory in _find(nodes) if node_of(memory.tensor) in steps]
+    return tuple(sorted(known, key=lambda memory: steps[node_of(memory.tensor)])[:_MOST_MEMORIES])
+
+
+def _steps(nodes: Mapping[str, Any], source: str) -> dict[str, int]:
+    """Return how many nodes lie between the input and each node that depends on it."""
+    consumers = _consumers(nodes)
+    found = {source: 0}
+    queue = collections.deque([source])
+    while queue:
+        name = queue.popleft()
+        for node in consumers.get(name, ()):
+            if node.name not in found:
+                found[node.name] = found[name] + 1
+                queue.append(node.name)
+    return found
+
+
+def _consumers(nodes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = collections.defaultdict(list)
+    for node in nodes.values():
+        for entry in node.input:
+            found[node_of(entry)].append(node)
+    return found
 
 
 def seen(
@@ -90,10 +108,7 @@ def seen(
 
 
 def _find(nodes: Mapping[str, Any]) -> Iterator[Memory]:
-    consumers: dict[str, list[Any]] = collections.defaultdict(list)
-    for node in nodes.values():
-        for entry in node.input:
-            consumers[node_of(entry)].append(node)
+    consumers = _consumers(nodes)
     for node in nodes.values():
         if node.op.startswith("FusedBatchNorm") and not node.attr["is_training"].b:
             yield from _memory(node.name, node.input[0], _value(nodes, node.input[3]), _value(nodes, node.input[4]))
