@@ -9,6 +9,8 @@ from tflotilla.host.reproductions.reproduction import Reproduction, Row, megabyt
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tflotilla.host.reproductions.desk import Desk
 
 TITLE = "MobileNetV2 1.0 224: sizes from Keras to int8"
@@ -19,8 +21,8 @@ _CALIBRATION = 20
 _PUBLISHED_RATIO = 3.5
 
 
-def run(desk: Desk) -> Reproduction:
-    """Do the case."""
+def write(desk: Desk) -> tuple[networks.Written, Path, Path]:
+    """Return the network as it is written by Keras, in float TFLite, and in int8."""
     written = networks.write(desk, "MobileNetV2", SIDE)
     made = making.files(
         desk,
@@ -28,7 +30,12 @@ def run(desk: Desk) -> Reproduction:
         making.schemes("float32", "int8_io_uint8"),
         calibration=making.noise_images(desk, SIDE, _CALIBRATION),
     )
-    floating, integer = made[QuantizationScheme.FLOAT32], made[QuantizationScheme.INT8_IO_UINT8]
+    return written, made[QuantizationScheme.FLOAT32], made[QuantizationScheme.INT8_IO_UINT8]
+
+
+def run(desk: Desk) -> Reproduction:
+    """Do the case."""
+    written, floating, integer = write(desk)
     ratio = floating.stat().st_size / integer.stat().st_size
     return Reproduction(
         name="mobilenet-v2-sizes",

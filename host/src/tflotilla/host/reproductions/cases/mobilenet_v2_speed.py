@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tflotilla.host.models import latency
-from tflotilla.host.reproductions import making, networks
-from tflotilla.host.reproductions.cases.mobilenet_v2_sizes import SIDE
+from tflotilla.host.reproductions import networks
+from tflotilla.host.reproductions.cases import mobilenet_v2_sizes
 from tflotilla.host.reproductions.reproduction import Reproduction, Row
 from tflotilla.shared.contract.errors import BoardError
-from tflotilla.shared.contract.tensors import QuantizationScheme
 from tflotilla.shared.inference import runtime as runtimes
 
 if TYPE_CHECKING:
@@ -22,21 +21,13 @@ if TYPE_CHECKING:
 TITLE = "MobileNetV2 1.0 224: speed on a desktop CPU"
 NEEDS = ""
 MINUTES = 3
-_CALIBRATION = 20
 _RUNS = 150
 _LEAST_GAIN = 2.0
 
 
 def run(desk: Desk) -> Reproduction:
     """Do the case."""
-    written = networks.write(desk, "MobileNetV2", SIDE)
-    made = making.files(
-        desk,
-        written.frozen,
-        making.schemes("float32", "int8_io_uint8"),
-        calibration=making.noise_images(desk, SIDE, _CALIBRATION),
-    )
-    files = (made[QuantizationScheme.FLOAT32], made[QuantizationScheme.INT8_IO_UINT8])
+    written, *files = mobilenet_v2_sizes.write(desk)
     desk.say("timing the graph in TensorFlow")
     rows = [
         Row(
