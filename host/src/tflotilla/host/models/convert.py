@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 DEFAULT_SAMPLES = 100
 #: The runtimes a file is tried on when no target is named, best first: newer kernels know older files.
 _TRIED = ("ai-edge-litert", "tflite-runtime")
+#: TFLite's quantizer leaves smaller weights in float where activations are not quantized (`min_elements_for_weights`).
+_LEAST_QUANTIZED = 1024
+
 _SHORT_NAMES = {"litert": "ai-edge-litert"}
 
 
@@ -161,6 +164,7 @@ def convert(request: ConversionRequest, on_progress: Callable[[str], None] | Non
             scheme, reason = next((s, failures[s]) for s in request.schemes if s in failures)
             raise ConversionError(f"{request.source}: {scheme.value}: {reason}")
         delivered = tuple(_deliver(request, scheme, path, found[scheme]) for scheme, path in files.items())
+        notes += _float_in_disguise(delivered)
     return ConversionReport(
         source=request.source,
         format=name,
@@ -293,6 +297,16 @@ def _follow(
     return unknown | {
         scheme: _best({name: entries[scheme] for name, entries in tried.items()}) for scheme in files if tried
     }
+
+
+def _float_in_disguise(files: Iterable[ConvertedFile]) -> list[str]:
+    """Say where dynamic range left every weight as it was: such a file is the float model under another name."""
+    return [
+        f"{made.scheme.value}: no weight was quantized, the file is float32 still: TFLite leaves weights of fewer than "
+        f"{_LEAST_QUANTIZED:,} values alone, and ops that take no int8 weights"
+        for made in files
+        if made.scheme is QuantizationScheme.DYNAMIC_RANGE and made.weight_scales is None
+    ]
 
 
 def _spell(offer: RuntimeOffer | None, reason: str) -> str:
