@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import io
+
+import pytest
 
 from tflotilla.host.cli import output
 
-if TYPE_CHECKING:
-    import pytest
+COLUMNS = ("model", "scheme", "runtime", "KiB", "samples", "top-1", "vs float", "p50 ms", "p90 ms", "p99 ms")
+ROW = ("digits-int8.tflite", "int8", "ai-edge-litert==2.3.0", "25.6", "1,000", "97.94%", "", "0.024", "0.041", "~0.054")
+
+
+class Terminal(io.StringIO):
+    """A stdout that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say yes."""
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
+    """Return the lines of one table on a terminal of that width, without colours."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    output.console.cache_clear()
+    output.emit_table("held-out", COLUMNS, [ROW], right=COLUMNS[3:])
+    output.console.cache_clear()
+    return terminal.getvalue().splitlines()
+
+
+def test_a_table_too_wide_for_the_terminal_becomes_blocks_that_break_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 80 columns headings once came out as "sche", "me", and a model's name in six pieces."""
+    lines = on_a_terminal(monkeypatch, 80)
+
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if line.strip()] == [
+        ["held-out"],
+        *([*column.split(), cell] for column, cell in zip(COLUMNS, ROW, strict=True) if cell),
+    ]
+
+
+@pytest.mark.parametrize("width", [132, 200])
+def test_a_table_that_fits_stays_a_table_with_whole_headings(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    lines = on_a_terminal(monkeypatch, width)
+
+    assert max(map(len, lines)) <= width
+    assert "held-out" in lines[0]
+    for word in ("scheme", "runtime", "samples", "0.024", "97.94%"):
+        assert [line for line in lines if word in line.split()]
 
 
 def test_a_piped_table_cuts_nothing_short_and_drops_no_column(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Beyond every table: what is piped is never cut short, and a narrow column never gives way to a long error.
 _PIPED_WIDTH = 10_000
+#: Longer words, names of files and tensors mostly, may be broken in a table.
+_FOLDED = 16
+#: What a table adds to each column: padding and the gap to the next.
+_BORDERS = 3
 
 
 @functools.cache
@@ -63,19 +67,49 @@ def emit_json(document: Any) -> None:  # noqa: ANN401 - any contract value or JS
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in `right` are figures. Piped, it is plain text with a header line."""
+    """Print a table; the columns named in `right` are figures. Piped, it is plain text with a header line.
+
+    On a terminal too narrow for whole words, every row becomes a block of lines: `column  value`.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     fancy = console().is_terminal
+    widths = [_least_width(column, [row[n] for row in rows]) for n, column in enumerate(columns)]
+    if fancy and sum(widths) + _BORDERS * len(widths) > console().width:
+        _emit_blocks(title, columns, rows)
+        return
     table = Table(title=title if fancy else None, box=box.SIMPLE_HEAD if fancy else None, title_justify="left")
-    for column in columns:
+    for column, width in zip(columns, widths, strict=True):
         justify: JustifyMethod = "right" if column in right else "left"
-        table.add_column(column, justify=justify, no_wrap=not fancy, overflow="fold")
+        table.add_column(
+            column, justify=justify, no_wrap=not fancy, overflow="fold", min_width=width if fancy else None
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
+
+
+def _least_width(column: str, cells: Sequence[str]) -> int:
+    """Return how wide a column must be to break no heading and no short word."""
+    words = [word for cell in cells for word in cell.split()]
+    return max(*(len(word) for word in column.split()), 1, min(_FOLDED, max((len(word) for word in words), default=1)))
+
+
+def _emit_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console().print(Text(title, style="italic"))
+    for row in rows:
+        block = Table(box=None, show_header=False, pad_edge=False)
+        block.add_column(no_wrap=True, style="bold")
+        block.add_column(overflow="fold")
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                block.add_row(Text(column), Text(cell))
+        console().print(block, end="\n\n")
 
 
 @contextmanager
