@@ -71,7 +71,26 @@ def test_samples_are_spread_over_the_data(tmp_path: Path) -> None:
 
     found = _load(folder, limit=2)
 
-    assert [s[0].tobytes() for s in found] == [prepare(Image.open(folder / f"00{i}.png")).tobytes() for i in (0, 5)]
+    assert [s[0].tobytes() for s in found] == [prepare(Image.open(folder / f"00{i}.png")).tobytes() for i in (1, 8)]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("limit", [50, 100])
+def test_classes_that_come_in_turns_are_all_among_the_samples(classes: int, limit: int) -> None:
+    """100 of 200 once were every other one: all of one class, and int8 calibrated on them knew no other."""
+    for total in (limit * classes, limit * 2 * classes, 1000):
+        chosen = samples.evenly(total, limit)
+
+        assert len(chosen) == min(limit, total)
+        assert [place * limit // total for place in chosen] == list(range(limit)), "one of each equal part"
+        counts = [sum(place % classes == number for place in chosen) for number in range(classes)]
+        assert min(counts) > 0
+        assert max(counts) < 2.5 * limit / classes
+
+
+def test_no_more_samples_are_taken_than_there_are() -> None:
+    assert samples.evenly(3, 5) == samples.evenly(3, None) == [0, 1, 2]
+    assert samples.evenly(0, 5) == samples.evenly(5, 0) == []
 
 
 def test_pixels_reals_and_raw_tensors_mean_the_same_in_arrays(tmp_path: Path) -> None:

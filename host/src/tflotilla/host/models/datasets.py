@@ -109,7 +109,7 @@ class LabelledData:
         total = len(self.labels)
         if limit is None or limit >= total:
             return self
-        chosen = [i * total // limit for i in range(limit)]
+        chosen = samples.evenly(total, limit)
         return LabelledData(
             path=self.path,
             labels=tuple(self.labels[i] for i in chosen),

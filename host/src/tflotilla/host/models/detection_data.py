@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from tflotilla.host.models import samples
 from tflotilla.host.models.average_precision import LabelledBox
 from tflotilla.shared.contract.errors import DatasetError
 from tflotilla.shared.inference.images import IMAGE_SUFFIXES
@@ -62,7 +63,7 @@ class BoxedData:
         total = len(self.files)
         if limit is None or limit >= total:
             return self
-        chosen = [i * total // limit for i in range(limit)]
+        chosen = samples.evenly(total, limit)
         return BoxedData(
             path=self.path,
             files=tuple(self.files[i] for i in chosen),

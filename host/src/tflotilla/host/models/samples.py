@@ -11,6 +11,7 @@ are real, already preprocessed numbers. What it does NOT do: need labels.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,7 @@ def _from_arrays(
         raise DatasetError(f"{data}: every array needs the same number of samples, at least one; it has {counts}")
     return tuple(
         tuple(_sample(data, i, array[i], spec, preprocessing) for array, spec in zip(chosen, specs, strict=True))
-        for i in _evenly(counts.pop(), limit)
+        for i in evenly(counts.pop(), limit)
     )
 
 
@@ -264,7 +265,7 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 def spread(paths: Sequence[Path], limit: int) -> tuple[Path, ...]:
     """Return up to `limit` of sorted paths, spread evenly; from every folder, where there is room for one of each."""
-    chosen = tuple(paths[i] for i in _evenly(len(paths), limit))
+    chosen = tuple(paths[i] for i in evenly(len(paths), limit))
     folders: dict[Path, list[Path]] = {}
     for path in paths:
         folders.setdefault(path.parent, []).append(path)
@@ -274,9 +275,18 @@ def spread(paths: Sequence[Path], limit: int) -> tuple[Path, ...]:
     shares = dict.fromkeys(folders, 0)
     for _ in range(limit):
         shares[min((f for f in folders if shares[f] < len(folders[f])), key=lambda f: shares[f])] += 1
-    return tuple(paths[i] for folder, paths in folders.items() for i in _evenly(len(paths), shares[folder]))
+    return tuple(paths[i] for folder, paths in folders.items() for i in evenly(len(paths), shares[folder]))
 
 
-def _evenly(total: int, limit: int) -> list[int]:
-    wanted = min(total, limit)
-    return [i * total // wanted for i in range(wanted)]
+def evenly(total: int, limit: int | None) -> list[int]:
+    """Return up to `limit` of 0..total-1, ascending: one of each equal part, at a random place in it, always the same.
+
+    At one place in all parts, data whose classes come in turns (0, 1, 0, 1, …) would give samples of one class alone.
+    """
+    wanted = total if limit is None else min(total, limit)
+    edges = [part * total // wanted for part in range(wanted)] + [total]
+    places = np.random.Generator(np.random.PCG64(_SEED)).random(wanted)
+    return [
+        start + int((end - start) * place)
+        for place, (start, end) in zip(places, itertools.pairwise(edges), strict=True)
+    ]

@@ -13,6 +13,7 @@ from tflotilla.host.models import datasets, detection_data
 from tflotilla.host.models.evaluation import plan
 from tflotilla.host.models.evaluation.feeding import Samples
 from tflotilla.host.models.metrics import Metric
+from tflotilla.host.models.samples import evenly
 from tflotilla.shared.contract.errors import DatasetError, UsageError
 from tflotilla.shared.contract.processing import Preprocessing
 
@@ -65,7 +66,7 @@ def open_data(task: Task, inspection: ModelInspection) -> Data:
         data = Data(samples=Samples(path=path, files=boxed.files), boxes=boxed)
     else:
         files, arrays = datasets.open_unlabelled(path, inspection.inputs)
-        rows = _evenly(len(files) or len(arrays[0]), task.limit)
+        rows = evenly(len(files) or len(arrays[0]), task.limit)
         samples = Samples(
             path=path,
             files=tuple(files[row] for row in rows) if files else (),
@@ -98,8 +99,3 @@ def _refuse_bare_pixels(samples: Samples, task: Task, inspection: ModelInspectio
             f"{task.data} holds pixels, and how they become inputs is half the model; say it with --preprocess "
             "(raw: 0..255, unit: 0..1, mobilenet: -1..1, …)"
         )
-
-
-def _evenly(total: int, limit: int | None) -> list[int]:
-    wanted = total if limit is None else min(total, limit)
-    return [i * total // wanted for i in range(wanted)]
