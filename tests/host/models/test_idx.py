@@ -33,7 +33,7 @@ def test_images_and_labels_side_by_side_are_labelled_data(
 ) -> None:
     images, labels = digits
     (tmp_path / "train-images-idx3-ubyte").write_bytes(packed(images[:0]))
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed(images)))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed(images), mtime=0))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(packed(labels))
 
     for path in (tmp_path, tmp_path / "t10k-images-idx3-ubyte.gz"):
@@ -68,7 +68,7 @@ def test_images_without_labels_and_labels_of_others_are_refused(
         (b"\0\0\x08\x01\0\0\0\x09\0", "holds 1 numbers, its head promises 9"),
         (b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "its head promises"),
         (b"\x1f\x8bjunk", "can't be read"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\0")[:-6], "can't be read"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\0", mtime=0)[:-6], "can't be read"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, data: bytes, words: str) -> None:

@@ -145,7 +145,7 @@ class Story:
             f"{trained.parameters:,} parameters, {trained.accuracy:.1%} on {len(self._shop.data.held_out_images)} "
             f"digits by writers it never saw; calibrated on {CALIBRATION_IMAGES} images it was trained on."
         )
-        reference = scores[0].accuracy
+        reference = scores[0].value
         judged = list(zip(report.files, scores, strict=True))
         figures = ("size", "compressed", "accuracy", "lost, points", "p50 here")
         stage.table(
@@ -155,8 +155,8 @@ class Story:
                     file.scheme.value,
                     _kb(file.inspection.size_bytes),
                     _kb(file.compressed_bytes),
-                    f"{score.accuracy:.2%}",
-                    f"{(reference - score.accuracy) * 100:.2f}",
+                    f"{score.value:.2%}",
+                    f"{(reference - score.value) * 100:.2f}",
                     terminal.duration(score.stages["invoke"].p50_ns),
                 )
                 for file, score in judged
@@ -169,8 +169,8 @@ class Story:
                 "scheme": file.scheme.value,
                 "size_bytes": file.inspection.size_bytes,
                 "compressed_bytes": file.compressed_bytes,
-                "accuracy": score.accuracy,
-                "accuracy_lost": reference - score.accuracy,
+                "accuracy": score.value,
+                "accuracy_lost": reference - score.value,
                 "p50_ns": score.stages["invoke"].p50_ns,
                 "runtime": score.runtime,
             }

@@ -120,7 +120,7 @@ class Workshop:
         evaluation = None
         if score is not None:
             evaluation = EvaluationSummary(
-                samples=len(self.data.held_out_images), accuracy=score.accuracy, runtime=score.runtime
+                samples=len(self.data.held_out_images), accuracy=score.value, runtime=score.runtime
             )
         return build.create(
             build.BundleRequest(
