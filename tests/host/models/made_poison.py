@@ -109,6 +109,7 @@ def job(place: Path, name: str, **changes: object) -> Job:
         "label_offset": 0,
         "limit": None,
         "metric": None,
+        "by_likeness": False,
         "runtime": RUNTIME,
         "num_threads": 1,
         "target": None,

@@ -14,6 +14,8 @@ from tests.host.bundles import making
 from tflotilla.host.bundles import archive, subjects
 from tflotilla.host.models import flatbuffer, metrics
 from tflotilla.host.models.evaluate import EvaluationRequest, evaluate
+from tflotilla.host.models.evaluation import plan
+from tflotilla.host.models.inspect import inspect_model
 from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract.errors import DatasetError, ModelError, UsageError
 from tflotilla.shared.contract.tensors import QuantizationScheme
@@ -224,6 +226,17 @@ def test_a_model_of_several_outputs_is_compared_with_float_output_by_output(tmp_
     (by_noise,) = evaluate(dataclasses.replace(request, models=(model,), metric=Metric.SQNR)).scores
     assert by_noise.value == quantized.outputs[0].sqnr_db
     assert (by_noise.float_value, 0 < metrics.drop(Metric.SQNR, 0, by_noise.value) < 0.01) == (200.0, True)
+
+
+def test_likeness_of_single_numbers_is_told_by_noise_not_by_angle(tmp_path: Path) -> None:
+    """The cosine of two positive numbers is 1, whatever they are: any scheme met any bound."""
+    model = tmp_path / "float.tflite"
+    model.write_bytes(models_made.read("tiny_classifier_float"))
+    vector = inspect_model(model)
+    number = dataclasses.replace(vector, outputs=(dataclasses.replace(vector.outputs[0], shape=(-1, 1)),))
+    both = dataclasses.replace(vector, outputs=vector.outputs + number.outputs)
+
+    assert [plan.likeness(found) for found in (vector, number, both)] == [Metric.COSINE, Metric.SQNR, Metric.SQNR]
 
 
 def test_a_model_of_several_inputs_takes_an_array_for_each(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def _words(report: LayerReport, ordered: Sequence[LayerError], top: int) -> Iter
         yield f"{left[0]} more layers and {left[1]} more weights: --top 0 shows all"
     for made in report.outputs:
         if made.sqnr_db is not None:
-            yield f"end to end, {_short(made.tensor)}: {_db(made.sqnr_db)} dB"
+            unit = "" if made.sqnr_db >= _EXACT_DB else " dB"
+            yield f"end to end, {_short(made.tensor)}: {_db(made.sqnr_db)}{unit}"
     for each in report.unmeasured[:_MOST_REASONS]:
         yield f"not measured: {each.operator} {each.op} {_short(each.tensor)}: {each.reason}"
     if len(report.unmeasured) > _MOST_REASONS:

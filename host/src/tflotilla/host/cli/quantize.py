@@ -58,7 +58,10 @@ def quantize(
     ] = 0,
     metric: Annotated[
         str | None,
-        typer.Option(help="accuracy, map, cosine or sqnr. Default: by model and data; cosine without --data."),
+        typer.Option(
+            help="accuracy, map, cosine or sqnr. Default: by model and data; without --data cosine (sqnr for single "
+            "numbers)."
+        ),
     ] = None,
     prefer: Annotated[
         str, typer.Option(help="size or latency: which decides among the variants that lose no more than allowed.")

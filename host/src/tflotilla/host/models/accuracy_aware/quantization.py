@@ -253,9 +253,6 @@ def _job(request: QuantizationRequest, name: str) -> Job:
     data = request.data or request.calibration
     assert calibration is not None  # noqa: S101 - checked
     assert data is not None  # noqa: S101 - checked
-    metric = request.metric
-    if metric is None and request.data is None:
-        metric = Metric.COSINE
     return Job(
         source=str(request.source.absolute()),
         format=name,
@@ -269,7 +266,8 @@ def _job(request: QuantizationRequest, name: str) -> Job:
         labels=None if request.labels is None else str(request.labels.absolute()),
         label_offset=request.label_offset,
         limit=request.limit,
-        metric=metric,
+        metric=request.metric,
+        by_likeness=request.metric is None and request.data is None,
         runtime=_runtime(request),
         num_threads=request.num_threads,
         target=request.target,

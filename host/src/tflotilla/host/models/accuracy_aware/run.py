@@ -25,9 +25,11 @@ from tflotilla.host.models.accuracy_aware.search import Candidate, Layer, Observ
 from tflotilla.host.models.accuracy_aware.steps import Findings, Job, Proof, Step
 from tflotilla.host.models.accuracy_aware.variants import Variants
 from tflotilla.host.models.child import report_progress
+from tflotilla.host.models.evaluation import plan
+from tflotilla.host.models.inspect import inspect_model
 from tflotilla.host.models.metrics import Metric
 from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.errors import BoardError, ConversionError, ModelError
+from tflotilla.shared.contract.errors import BoardError, ConversionError, DatasetError, ModelError
 from tflotilla.shared.contract.tensors import QuantizationScheme
 from tflotilla.shared.inference import preprocessing
 
@@ -176,9 +178,14 @@ class _Search:
         report_progress("converting to float32")
         path = self._folder / FLOAT
         path.write_bytes(self._variants.whole(QuantizationScheme.FLOAT32))
-        self._judge = dataclasses.replace(self._judge, reference=path)
+        metric = plan.likeness(inspect_model(path)) if self._job.by_likeness else self._job.metric
+        self._judge = dataclasses.replace(self._judge, reference=path, metric=metric)
         report_progress(f"judging float32 on {self._job.data}")
-        judgement = self._judge.judge(path)
+        try:
+            judgement = self._judge.judge(path)
+        except (ModelError, DatasetError) as error:
+            # The user knows the source; the float file is ours, and gone when this is read.
+            raise type(error)(str(error).replace(str(path), self._job.source)) from error
         self._judge = dataclasses.replace(self._judge, metric=judgement.metric)
         if judgement.hint is not None:
             self._notes.append(judgement.hint)

@@ -33,6 +33,8 @@ class Job:
     label_offset: int
     limit: int | None
     metric: Metric | None
+    #: Without a metric: likeness to float, labelled or not.
+    by_likeness: bool
     runtime: str
     num_threads: int
     target: RuntimeOffer | None

@@ -55,11 +55,16 @@ def _by_itself(inspection: ModelInspection, data: Path, reference: Path | None) 
         if reference is None:
             message = f"{data}: no labelled boxes; a detector is judged on {detection_data.FORMS}"
             raise DatasetError(message + "; or on its likeness to --reference FLOAT.tflite")
-        return Metric.COSINE
+        return likeness(inspection)
     if len(inspection.inputs) == len(inspection.outputs) == 1 and datasets.is_labelled(data):
         return Metric.ACCURACY
     # Whoever names no reference expects labels, and is told what is wrong with them.
-    return Metric.ACCURACY if reference is None else Metric.COSINE
+    return Metric.ACCURACY if reference is None else likeness(inspection)
+
+
+def likeness(inspection: ModelInspection) -> Metric:
+    """Return what tells likeness to float: the cosine, or the SQNR where an output is one number (no angle, a sign)."""
+    return Metric.SQNR if any(not _sizes(spec) for spec in inspection.outputs) else Metric.COSINE
 
 
 def is_detector(inspection: ModelInspection) -> bool:
