@@ -240,9 +240,34 @@ def keras_2(*, folder: str) -> dict[str, Any]:
         "qat nested 3": attempt(
             tfmot_qat.qat_here, arguments(place, "nested.keras", settings={"scheme": "int8", "target": None})
         ),
+        "settled": _settled(place),
         "qat wrong layer": attempt(
             tfmot_qat.qat_here, arguments(place, "cnn.h5", settings=edges | {"layers": ["hed"]})
         ),
+    }
+
+
+def _settled(place: Path) -> dict[str, float]:
+    """Return how far a quantized model of great activations is off its float model, before and after settling."""
+    from tflotilla.host.models.compression import tfmot_qat
+
+    work = procedures.Procedure(**arguments(place, "cnn.h5", settings={"scheme": "int8", "target": None}))
+    made = work.read()
+    work.open(made)
+    weights = made.model.get_weights()
+    made.model.set_weights([weights[0] * 60, *weights[1:]])
+    engine = tfmot_qat.TfmotQuantization(made.model, [layer.name for layer in made.model.layers])
+    samples = work.train.tensors(range(len(work.train)))
+    exact = np.asarray(made.model(samples, training=False))
+    raw = np.asarray(engine.model(samples, training=False))
+    untouched = [v.numpy() for v in engine.model.trainable_variables]
+    tfmot_qat.settle_ranges(engine.model, [samples[:16], samples[16:32], samples[32:]])
+    settled = np.asarray(engine.model(samples, training=False))
+    same = all(np.array_equal(a, v.numpy()) for a, v in zip(untouched, engine.model.trainable_variables, strict=True))
+    return {
+        "raw": float(np.abs(raw - exact).max()),
+        "settled": float(np.abs(settled - exact).max()),
+        "same weights": float(same),
     }
 
 

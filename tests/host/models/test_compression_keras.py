@@ -235,6 +235,14 @@ def test_quantization_aware_training_gives_integers_from_edge_to_edge(two: dict[
     assert found["saved"]
 
 
+def test_ranges_begin_where_activations_are_and_not_where_tfmot_guesses(two: dict[str, Any]) -> None:
+    found = two["settled"]
+
+    assert found["raw"] > 0.2
+    assert found["settled"] < 0.1
+    assert found["same weights"] == 1.0
+
+
 def test_nested_models_are_made_one_for_tfmot(two: dict[str, Any]) -> None:
     found = two["qat nested 3"]
 

@@ -6,6 +6,8 @@ What it does NOT do: Keras 3 (`rebuild` makes Keras 2 of it), judge the file (`v
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from tflotilla.host.models import compatibility
 from tflotilla.host.models.child import report_progress
-from tflotilla.host.models.compression import rebuild, selection, tfmot_pruning, training
+from tflotilla.host.models.compression import keras_files, rebuild, selection, tfmot_pruning, training, training_data
 from tflotilla.host.models.compression.keras_files import KERAS_2, KerasModel
 from tflotilla.host.models.compression.procedures import AFTER, BEFORE, CALIBRATION, Procedure
 from tflotilla.host.models.inspect import inspect_bytes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 QUANTIZED = "quantized.tflite"
 _UNSUPPORTED = re.compile(r"Layer (\S+?):<class")
 _SETTINGS: tuple[tuple[str, ...], ...] = ((), ("_experimental_disable_per_channel_quantization_for_dense_layers",))
+_SETTLING_ROUNDS, _SETTLING_BATCHES, _SETTLING_SIZE = 3, 8, 32
 _EDGES = {QuantizationScheme.INT8_IO_UINT8: "uint8", QuantizationScheme.INT8_IO_INT8: "int8"}
 
 
@@ -110,6 +113,8 @@ def qat_here(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         work.notes.append(
             f"not trained quantized, tfmot has no way for them: {', '.join(engine.left)}; quantized by calibration"
         )
+    report_progress("measuring ranges to begin with")
+    settle_ranges(engine.model, _first_batches(work))
     trained = work.train_with(engine, KerasModel(model=flat, library=KERAS_2, notes=()))
     report_progress("judging the trained model")
     after = training.judge(trained, work.validation, work.task)
@@ -125,6 +130,65 @@ def qat_here(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
         left=engine.left,
         saved=saved,
     )
+
+
+def settle_ranges(model: Any, batches: Sequence[Any]) -> None:  # noqa: ANN401 - Keras has no types
+    """Begin with the ranges that activations have, not with tfmot's -6..6.
+
+    tfmot's moving average goes a thousandth of the way with every step, so a short training would end with ranges that
+    cut logits off. After k steps of an average with decay d that began at v, its value x tells the range itself:
+    (x - v d^k) / (1 - d^k), the bias correction of D. Kingma, J. Ba, "Adam", 2015. Layers see what the ranges before
+    them let through, so it is done again. Weights and statistics stay as they were.
+    """
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
+
+    decay = float(inspect.signature(quant_ops.MovingAvgQuantize).parameters["ema_decay"].default)
+    # The input's range begins at 0 and is no average but the greatest seen.
+    ranges = [v for v in model.variables if _is_activation_range(v.name) and float(np.max(np.abs(v.numpy()))) > 0]
+    kept = [variable for variable in model.variables if not variable.name.split(":")[0].endswith(("_min", "_max"))]
+    kept += keras_files.random_states(model)
+    saved = [variable.numpy() for variable in kept]
+    forward = tf.function(lambda tensors: model(tensors, training=True), reduce_retracing=True)
+    left = decay ** len(batches)
+    with _as_inferring(model):
+        for _ in range(_SETTLING_ROUNDS):
+            begun = [variable.numpy() for variable in ranges]
+            for tensors in batches:
+                forward(tf.constant(tensors))
+            for variable, old in zip(ranges, begun, strict=True):
+                variable.assign((variable.numpy() - old * left) / (1 - left))
+    for variable, value in zip(kept, saved, strict=True):
+        variable.assign(value)
+
+
+@contextlib.contextmanager
+def _as_inferring(model: Any) -> Iterator[None]:  # noqa: ANN401 - Keras has no types
+    """Let batch normalization and dropout do what they do in use, while ranges are still measured."""
+    changed: list[tuple[Any, str, Any]] = []
+    for layer in model._flatten_layers():  # noqa: SLF001 - reaches what is wrapped
+        name = "trainable" if type(layer).__name__ == "BatchNormalization" else "rate"
+        if name == "trainable" or "Dropout" in type(layer).__name__:
+            changed.append((layer, name, getattr(layer, name)))
+            setattr(layer, name, False if name == "trainable" else 0.0)
+    try:
+        yield
+    finally:
+        for layer, name, value in changed:
+            setattr(layer, name, value)
+
+
+def _is_activation_range(name: str) -> bool:
+    # Those of weights are the weights' own at every step, and no average.
+    leaf = name.split(":", maxsplit=1)[0].rsplit("/", 1)[-1]
+    return leaf.endswith(("_min", "_max")) and "kernel" not in leaf
+
+
+def _first_batches(work: Procedure) -> list[Any]:
+    size = min(_SETTLING_SIZE, len(work.train))
+    order = training_data.order(len(work.train), seed=work.how.seed, epoch=0)
+    starts = range(0, min(len(order) - size + 1, _SETTLING_BATCHES * size), size)
+    return [work.train.tensors(order[start : start + size]) for start in starts]
 
 
 def _chosen(model: Any, work: Procedure) -> list[str]:  # noqa: ANN401 - Keras has no types

@@ -1,7 +1,8 @@
 """TFLite files of a model before and after: size, zipped size, accuracy, and latency taken in turns on every runtime.
 
 The runs of all files are interleaved (A B C A B C …), so that a machine that grows busy or hot slows all alike; a
-figure is the median. What it does NOT do: speak for a board; it is this machine's latency.
+figure is the median of runs that each follow one of the same file. What it does NOT do: speak for a board; it is this
+machine's latency.
 """
 
 from __future__ import annotations
@@ -206,6 +207,8 @@ def _race(loaded: Mapping[str, runtimes.LoadedModel], sample: NDArray[Any]) -> d
     wanted, done = 1, 0
     while loaded and done < wanted:
         for name, model in loaded.items():
+            # Untimed first: the one before it in turn left its own weights in the caches, and its time slice used up.
+            model.invoke()
             begun = time.perf_counter_ns()
             model.invoke()
             times[name].append(time.perf_counter_ns() - begun)
