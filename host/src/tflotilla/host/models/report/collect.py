@@ -149,7 +149,7 @@ def _variant(inspection: ModelInspection, file: Path, name: str, *, is_reference
         inputs=_edges(inspection.inputs),
         outputs=_edges(inspection.outputs),
         ops=sum(op.count for op in inspection.ops),
-        float_ops=inspection.float_ops,
+        float_ops=dict(inspection.float_ops),
         is_reference=is_reference,
         fits=tuple(fits),
     )

@@ -5,6 +5,7 @@ Rule: what could not be measured is None or empty, and a sentence in `notes` say
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tflotilla.shared.contract.tensors import QuantizationScheme
@@ -74,7 +75,7 @@ class Variant:
     outputs: str
     ops: int
     #: Operators that compute in float, with their number.
-    float_ops: tuple[tuple[str, int], ...]
+    float_ops: Mapping[str, int]
     is_reference: bool
     figures: tuple[Figures, ...] = ()
     fits: tuple[Fit, ...] = ()

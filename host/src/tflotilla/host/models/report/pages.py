@@ -143,6 +143,9 @@ def pareto_plots(report: Report) -> list[plots.Plot]:
 
 
 def _pareto(rows: Sequence[tuple[Variant, Figures, float]], *, title: str, x_label: str, y_label: str) -> plots.Plot:
+    variants = [variant for variant, _, _ in rows]
+    several = len({variant.name for variant in variants}) != len({variant.scheme for variant in variants})
+    names = {variant.name: variant.name if several else variant.scheme.value for variant in variants}
     best = -math.inf
     front = []
     for _, figure, x in sorted(rows, key=lambda row: (row[2], -(row[1].value or 0.0))):
@@ -152,7 +155,7 @@ def _pareto(rows: Sequence[tuple[Variant, Figures, float]], *, title: str, x_lab
     return plots.scatter(
         points=[
             plots.Point(
-                label=variant.name,
+                label=names[variant.name],
                 x=x,
                 y=figure.value or 0.0,
                 group=figure.runtime,
@@ -173,9 +176,10 @@ def _pareto(rows: Sequence[tuple[Variant, Figures, float]], *, title: str, x_lab
 def noise_plot(variant: Variant) -> plots.Plot:
     """Return a bar for each of a variant's worst layers. Pure."""
     return plots.bars(
-        labels=[f"{layer.layer} {layer.tensor}" for layer in variant.layers],
+        # A fused operator's tensor has the names of all its parts; the first is the outermost.
+        labels=[f"{layer.layer} {layer.tensor.split(';')[0]}" for layer in variant.layers],
         values=[noise_percent(layer) for layer in variant.layers],
-        title=f"{variant.name}: noise per layer",
+        title="Noise per layer",
         value_label="error, % of signal (hatched: cut off)",
         highlight=[n for n, layer in enumerate(variant.layers) if layer.saturated_share > _LOUD_SATURATION],
     )

@@ -1,0 +1,156 @@
+"""A real headless Chromium that tests look at pages with, spoken to over a pipe: no driver, no port, no network.
+
+Rules: the window is what a test says it is, down to a phone's 390 CSS pixels (a headless window is never that narrow;
+an emulated device is), in light or in dark. What a page says to the console, throws or fails to load is kept.
+What it does NOT do: know anything of the pages it shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Generous: a start takes a second, and ten on a machine that is busy.
+_PATIENCE_S = 90.0
+_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
+
+
+_EXEC = """
+import fcntl, os, sys
+reading, writing = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 64) for number in sys.argv[1:3])
+os.dup2(reading, 3)
+os.dup2(writing, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Browser:
+    """One tab."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        """Speak the DevTools protocol (JSON, each message ended by a NUL) over two open files."""
+        self._reading, self._writing = reading, writing
+        self._buffer = b""
+        self._number = 0
+        self._events: list[dict[str, Any]] = []
+        target = self._call("Target.createTarget", {"url": "about:blank"}, session=None)["targetId"]
+        attached = self._call("Target.attachToTarget", {"targetId": target, "flatten": True}, session=None)
+        self._session: str = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def show(self, page: Path, *, width: int, scheme: Literal["light", "dark"], height: int = 844) -> None:
+        """Load a file into a phone of that width, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        self._call("Emulation.setDeviceMetricsOverride", metrics)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._call("Emulation.setEmulatedMedia", {"features": [feature]})
+        self._events.clear()
+        self._call("Page.navigate", {"url": page.resolve().as_uri()})
+        self._until("Page.loadEventFired")
+
+    def ask(self, expression: str) -> Any:  # noqa: ANN401 - whatever the expression gives
+        """Return the value of a JavaScript expression."""
+        answer = self._call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def screenshot(self) -> bytes:
+        """Return the whole page as a PNG."""
+        answer = self._call("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        return base64.b64decode(answer["data"])
+
+    def complaints(self) -> list[str]:
+        """Return what the page said, threw or couldn't load since it was shown."""
+        wrong = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Network.loadingFailed")
+        return [json.dumps(event) for event in self._events if event["method"] in wrong]
+
+    def requests(self) -> list[str]:
+        """Return the addresses that were asked for since the page was shown, its own data left out."""
+        asked = (e["params"]["request"]["url"] for e in self._events if e["method"] == "Network.requestWillBeSent")
+        return [address for address in asked if not address.startswith("data:")]
+
+    def _call(self, method: str, params: dict[str, Any] | None = None, *, session: str | None = "") -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params or {}}
+        if session is not None:
+            message["sessionId"] = self._session
+        os.write(self._writing, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self._number:
+            self._events.append(answer)
+        assert "error" not in answer, f"{method}: {answer}"
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _until(self, method: str) -> None:
+        while not any(event.get("method") == method for event in self._events):
+            self._events.append(self._next())
+
+    def _next(self) -> dict[str, Any]:
+        deadline = time.monotonic() + _PATIENCE_S
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._reading], [], [], max(deadline - time.monotonic(), 0))
+            data = os.read(self._reading, 1 << 20) if ready else b""
+            assert data, "Chromium is silent"
+            self._buffer += data
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        decoded: dict[str, Any] = json.loads(message)
+        return decoded
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Browser]:
+    """Start a Chromium that keeps its things in `folder`, and end it. Skips the test where none is installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium is installed: pages are not looked at")
+    to_read, to_write = os.pipe()
+    from_read, from_write = os.pipe()
+    # The protocol's files are 3 and 4, whatever ours are numbered; out of their way first.
+    command = [sys.executable, "-c", _EXEC, str(to_read), str(from_write), program, *_OPTIONS]
+    process = subprocess.Popen(
+        [*command, f"--user-data-dir={folder}"],
+        pass_fds=(to_read, from_write),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(to_read)
+    os.close(from_write)
+    try:
+        yield Browser(from_read, to_write)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        os.close(from_read)
+        os.close(to_write)
