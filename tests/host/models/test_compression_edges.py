@@ -334,7 +334,9 @@ def test_a_graph_cannot_be_trained(asked: Callable[..., PruningRequest], tmp_pat
     folder.mkdir()
     (folder / "saved_model.pb").write_bytes(b"\x08\x01")
 
-    with pytest.raises(ModelError, match="SavedModel holds a graph, which can't be trained; give the Keras model"):
+    with pytest.raises(
+        ModelError, match="a file of SavedModel holds a graph, which can't be trained; give the Keras model"
+    ):
         prune(asked(source=folder))
 
 

@@ -104,7 +104,9 @@ def check_trainable(path: Path) -> str:
     """
     found = sources.detect(path)
     if found not in _READERS:
-        raise ModelError(f"{path}: a {found} holds a graph, which can't be trained; give the Keras model (.keras, .h5)")
+        raise ModelError(
+            f"{path}: a file of {found} holds a graph, which can't be trained; give the Keras model (.keras, .h5)"
+        )
     return found
 
 

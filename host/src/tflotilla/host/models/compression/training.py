@@ -243,16 +243,22 @@ class Trainer:
         self._step += 1
         loss = float(found["loss"])
         if not math.isfinite(loss):
-            raise ModelError(
-                f"the loss is {loss} at step {self._step}: the learning rate of {self._options.learning_rate:g} is too "
-                "high for this model, or its weights or the data hold NaN"
-            )
+            raise ModelError(self._diverged(f"the loss is {loss}"))
         for name in ("loss", "accuracy"):
             self._sums[name] += float(found.get(name, 0.0)) * len(indices)
         self._sums["samples"] += len(indices)
 
+    def _diverged(self, what: str) -> str:
+        return (
+            f"{what} at step {self._step}: the learning rate of {self._options.learning_rate:g} is too high for this "
+            "model, or its weights or the data hold NaN"
+        )
+
     def _end_epoch(self, epoch: int, validation: Samples) -> None:
         self._engine.end_epoch()
+        for variable in self._engine.model.trainable_variables:
+            if not np.isfinite(variable.numpy()).all():
+                raise ModelError(self._diverged(f"{variable.name} holds NaN or infinity"))
         judged = judge(self._engine.model, validation, self._task)
         means = self._means()
         self._epochs.append({**means, "validation": {name: getattr(judged, name) for name in judged.__slots__}})
