@@ -178,8 +178,9 @@ def test_flipped_bits_of_a_whole_bundle_are_refused_by_every_reader(somebody: Cl
 def test_what_can_not_be_signed_is_said_before_anything_is_written(
     somebody: Clumsy, options: tuple[str, ...], code: int, words: str
 ) -> None:
+    target = () if "-o" in options else ("-o", "new.tflb")
     said = somebody.errs(
-        *("bundle", "create", "m.tflite", "--version", "2", "--preprocess", "unit", "-o", "new.tflb", *options),
+        *("bundle", "create", "m.tflite", "--version", "2", "--preprocess", "unit", *target, *options),
         code=code,
     )
 

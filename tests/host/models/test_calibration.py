@@ -105,7 +105,14 @@ def test_every_beginning_of_the_order_is_spread_over_the_data(total: int) -> Non
     order = curve.spread_order(total)
 
     assert sorted(order) == list(range(total))
-    assert sorted(order[: curve.half(total)]) == list(range(0, total, 2))
+    assert [place // 2 for place in sorted(order[: curve.half(total)])] == list(range(curve.half(total)))
+    assert order == curve.spread_order(total)
+
+
+def test_classes_that_come_in_turns_are_in_both_halves() -> None:
+    order = curve.spread_order(100)
+
+    assert 10 < sum(place % 2 for place in order[:50]) < 40
 
 
 def test_the_ladder_ends_with_all_samples() -> None:

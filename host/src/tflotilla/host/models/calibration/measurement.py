@@ -145,6 +145,11 @@ def _report(
         )
     evidence = decode(Evidence, made["evidence"], "evidence")
     evidence = _with_accuracies(request, folder, evidence, scores, say)
+    if evidence.fits and not any(fit.misfit or fit.answers or fit.accuracy for fit in evidence.fits):
+        notes.append(
+            "whether range and order of colours are those of the training could not be checked: the model has no batch "
+            "normalization that remembers them, and is no classifier; labelled data (--data) would tell"
+        )
     return CalibrationReport(
         source=request.source,
         format=name,
