@@ -148,8 +148,11 @@ def save(made: KerasModel, target: Path) -> None:
         # This format knows no such choice: what is saved never had one.
         choice = {}
         with contextlib.suppress(Exception):  # a layer that can't be rebuilt; then the optimizer goes along
-            clone = made.keras.models.clone_model(made.model)
+            # Not `clone_model`: in Keras 3 it takes the optimizer along.
+            clone = type(made.model).from_config(made.model.get_config())
             clone.set_weights(made.model.get_weights())
+            if getattr(clone, "compiled", False):  # Keras 3 clones the optimizer as well
+                clone.optimizer, clone.compiled = None, False
             model = clone
     try:
         model.save(target, **choice)
