@@ -69,6 +69,19 @@ def test_the_delivered_file_has_its_zeros_and_no_wrapper(three: dict[str, Any]) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "case", "suffix"), [("three", "whole", ".keras"), ("two", "pattern", ".keras"), ("two", "nested", ".h5")]
+)
+def test_no_file_carries_the_optimizer_of_this_training(
+    name: str, case: str, suffix: str, request: pytest.FixtureRequest
+) -> None:
+    folder = Path(request.getfixturevalue(name)[case]["folder"])
+
+    before, after = ((folder / f"{what}{suffix}").stat().st_size for what in ("before", "after"))
+
+    assert after < 1.2 * before
+
+
 def test_everything_that_is_measured_later_is_there(three: dict[str, Any]) -> None:
     assert three["whole"]["files"] == [
         "after.keras",
