@@ -1,4 +1,4 @@
-"""Every command line that the README or a help text shows can be typed as it stands."""
+"""Every command line that a document or a help text shows can be typed as it stands."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from tflotilla.host.cli.plain_typer import typer
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def _readme() -> list[str]:
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+DOCUMENTS = ("README.md", "docs/model-lab.md")
+
+
+def _shown() -> list[str]:
+    """Return the command lines of all documents, those after a prompt among them."""
+    text = "".join((ROOT / document).read_text() for document in DOCUMENTS).replace("\\\n", " ")
+    blocks = re.findall(r"```(?:sh)?\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("tflotilla ")]
 
 
@@ -57,8 +61,8 @@ def _parse(line: str) -> None:
     command.make_context(" ".join(path), words)
 
 
-@pytest.mark.parametrize("line", _readme())
-def test_a_command_of_the_readme_can_be_typed(line: str) -> None:
+@pytest.mark.parametrize("line", _shown())
+def test_a_command_of_a_document_can_be_typed(line: str) -> None:
     _parse(line)
 
 
