@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert(folder: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
     done = subprocess.run(
-        ["tflotilla", "convert", *arguments, "-o", "made", "--json"],
+        [sys.executable, "-m", "tflotilla.host", "convert", *arguments, "-o", "made", "--json"],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_a_published_figure_holds(name: str, work: str) -> None:
     data = str(catalogue.path("."))
 
     done = subprocess.run(
-        ["tflotilla", "reproduce", name, "--data", data, "--work", work, "--json"],
+        [sys.executable, "-m", "tflotilla.host", "reproduce", name, "--data", data, "--work", work, "--json"],
         capture_output=True,
         text=True,
         check=False,

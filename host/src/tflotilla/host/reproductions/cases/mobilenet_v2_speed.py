@@ -67,14 +67,14 @@ def run(desk: Desk) -> Reproduction:
             *remarks,
             "The slow int8 is not the model but the runtime: the built-in int8 kernels are written for ARM (NEON) and "
             "fall back to plain loops on x86. A runtime that hands int8 to XNNPACK, as LiteRT does and tflite-runtime "
-            "2.14 does not (see the delegated nodes), runs the same file faster than float. On ARM boards the gap "
+            "2.14 does not, runs the same file faster than float. On ARM boards the gap "
             "between the two runtimes is smaller; `tflotilla benchmark` measures it there.",
         ),
     )
 
 
 def _figure(found: Latency) -> str:
-    return f"{_fps(found.invoke.p50_ns / 1e9)}, {found.delegated_nodes} nodes on XNNPACK"
+    return f"{_fps(found.invoke.p50_ns / 1e9)}, {'XNNPACK' if found.delegated_nodes else 'built-in kernels'}"
 
 
 def _fps(seconds: float) -> str:
