@@ -44,8 +44,8 @@ def markdown(done: Iterable[Reproduction], machine: str) -> str:
     """Render a whole page; `machine` says what it was measured on."""
     parts = [
         "# Published figures, reproduced",
-        "What `tflotilla reproduce NAME` gave; `--output` writes this page. Sizes are in MB of 10^6 bytes where nothing "
-        f"else is said. Measured on {machine}.",
+        "What `tflotilla reproduce NAME` gave; `--output` writes this page. Sizes are in MB of 10^6 bytes unless "
+        f"otherwise said. Measured on {machine}.",
     ]
     for each in done:
         parts += [
