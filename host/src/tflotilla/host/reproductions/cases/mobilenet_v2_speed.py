@@ -69,6 +69,8 @@ def run(desk: Desk) -> Reproduction:
             "fall back to plain loops on x86. A runtime that hands int8 to XNNPACK, as LiteRT does and tflite-runtime "
             "2.14 does not, runs the same file faster than float. On ARM boards the gap "
             "between the two runtimes is smaller; `tflotilla benchmark` measures it there.",
+            "How much faster than float int8 is depends on the processor's integer instructions and on what a virtual "
+            "machine lets through of them: at least 2× is asked, and the table says whether this machine gives it.",
         ),
     )
 
