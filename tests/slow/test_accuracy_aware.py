@@ -63,7 +63,7 @@ def layers_of(step: Step) -> set[str]:
 @pytest.fixture(scope="module", autouse=True)
 def _child_finds_the_tests() -> Any:  # noqa: ANN401 - a generator fixture
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         yield
 
 
