@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tflotilla.shared.contract import codec, layout, session
+from tflotilla.shared.contract.agent_config import InferenceConfig
+from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ _ANSWER_TIMEOUT_S = 1800.0
 class ControlRequest:
     """What is asked of the supervisor."""
 
-    verb: Literal["deploy", "rollback", "state", "stop"]
+    verb: Literal["deploy", "rollback", "benchmark", "state", "stop"]
     bundle: str | None = None
     deployment: str | None = None
+    #: deploy: how the bundle is to run; None is what agent.toml says.
+    inference: InferenceConfig | None = None
+    benchmark: BenchmarkRequest | None = None
 
 
 def to_line(request: ControlRequest) -> bytes:

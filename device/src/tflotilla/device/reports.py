@@ -7,6 +7,7 @@ crashed; the supervisor never guesses.
     worker     WorkerSpec  → `R` + Ready, then per window `M` + Metrics body, `P` + Predictions body; `E` + problem
     probe      ProbeSpec   → one line: ProbeReport
     benchmark  BenchmarkSpec → one line: messages.BenchmarkCell
+    benchmark  CellSpec → `S` + Phase whenever something else begins, then `C` + benchmark.BenchmarkCell
 
 The worker's bodies are finished JSON objects: the supervisor puts them into an envelope without decoding them.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tflotilla.shared.contract.agent_config import InferenceConfig, ReportingConfig, SourceConfig
+from tflotilla.shared.contract.benchmark import Configuration, Method
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.messages import DelegateReport
 
@@ -23,6 +25,8 @@ READY = b"R"
 METRICS = b"M"
 PREDICTIONS = b"P"
 PROBLEM = b"E"
+PHASE = b"S"
+CELL = b"C"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +86,24 @@ class BenchmarkSpec:
     min_runs: int
     min_seconds: float
     max_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellSpec:
+    """One cell of a benchmark: one configuration, measured in one fresh process."""
+
+    #: The verified bundle's folder.
+    bundle: str
+    #: With a concrete runtime, never `auto`.
+    configuration: Configuration
+    method: Method
+    #: Where the samples lie that the method names.
+    samples: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What the cell does from now on (`loading`, `warm-up`, …), and after how long it must be hanging."""
+
+    doing: str
+    at_most_s: float

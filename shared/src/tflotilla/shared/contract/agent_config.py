@@ -55,10 +55,16 @@ class InferenceConfig:
     #: XNNPACK where the runtime applies it by default.
     xnnpack: bool = True
     delegate: DelegateConfig | None = None
+    #: The processors to run on, by the kernel's numbers; empty is whichever the kernel picks.
+    affinity: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError with the allowed range."""
         _check(holds=1 <= self.num_threads <= 64, message=f"num_threads must be 1..64, not {self.num_threads}")  # noqa: PLR2004
+        _check(
+            holds=all(0 <= cpu < 1024 for cpu in self.affinity) and len(set(self.affinity)) == len(self.affinity),  # noqa: PLR2004
+            message=f"affinity must be different processors, counted from 0, not {list(self.affinity)}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

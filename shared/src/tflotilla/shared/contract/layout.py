@@ -18,6 +18,10 @@ ENVIRONMENTS = "environments"
 ENVIRONMENT = "environment"
 JOURNAL = "journal.json"
 OUTBOX = "outbox.db"
+#: The benchmark that is going on, and what it found so far.
+BENCHMARK = "benchmark.json"
+#: Samples of a benchmark, by their digest, until it is over.
+SAMPLES = "samples"
 CONFIG = "agent.toml"
 ALLOWED_SIGNERS = "allowed_signers"
 MQTT_PASSWORD = "mqtt-password"  # noqa: S105 - the name of a file

@@ -9,8 +9,10 @@ each `Request` gets `Reply` frames up to the one with `done=True`. A frame with 
     manifest   data + signature (base64)       → missing blobs with offsets   signature and release are checked first
     blob       sha256, size, offset            then chunks: a line with the byte count, the bytes (one zlib stream
                                                  over all chunks), a line "0"  → stored
-    deploy     bundle, deployment              → one reply per DeploymentStatus
+    deploy     bundle, deployment, inference?  → one reply per DeploymentStatus
     rollback                                   → one reply per DeploymentStatus
+    samples    sha256, size                    then chunks as for a blob → stored; deleted after the benchmark
+    benchmark  benchmark                       → one reply per BenchmarkReport
     state                                      → the State body of `messages`
     bye                                        ends the session
 
@@ -24,14 +26,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.agent_config import InferenceConfig
+from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.messages import ServedBundle, State
 
 SCHEMA = 1
+#: A benchmark's samples travel without a signature: they are looked at, never run, and bounded.
+MAX_SAMPLES_BYTES = 64 << 20
 MAX_FRAME_BYTES = 4 << 20
 CHUNK_BYTES = 256 << 10
-Verb = Literal["offer", "manifest", "blob", "deploy", "rollback", "state", "bye"]
+Verb = Literal["offer", "manifest", "blob", "deploy", "rollback", "samples", "benchmark", "state", "bye"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,11 @@ class Request:
     verb: Verb
     bundle: str | None = None
     deployment: str | None = None
+    #: deploy: how the bundle is to run, as tuning found out; None is what agent.toml says.
+    inference: InferenceConfig | None = None
+    benchmark: BenchmarkRequest | None = None
+    #: manifest: a bundle that is only to be measured may be older than what serves; None is to be deployed.
+    purpose: Literal["benchmark"] | None = None
     #: manifest: the bytes of manifest.json and manifest.json.sig, base64.
     manifest: str | None = None
     signature: str | None = None
@@ -91,6 +102,8 @@ class Reply:
     stored: str | None = None
     #: deploy, rollback
     status: DeploymentStatus | None = None
+    #: benchmark
+    benchmark: BenchmarkReport | None = None
     #: state
     state: State | None = None
 
