@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from tflotilla.host.cli.given_once import refuse_repeats
+from tflotilla.host.cli.help_texts import keep_examples_whole
 from tflotilla.host.cli.output import complain
 from tflotilla.host.cli.plain_typer import typer
 from tflotilla.shared.contract.errors import InputError, TflotillaError
@@ -74,7 +75,16 @@ class _Commands(typer.core.TyperGroup):
             app.command(cmd_name)(getattr(module, cmd_name))
         command = typer.main.get_command(app)
         command.name = cmd_name
-        _keep_examples_whole(command)
+        keep_examples_whole(command)
+        refuse_repeats(command)
+        return command
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            app.command(cmd_name)(getattr(module, cmd_name))
+        command = typer.main.get_command(app)
+        command.name = cmd_name
+        keep_examples_whole(command)
         refuse_repeats(command)
         return command
 
