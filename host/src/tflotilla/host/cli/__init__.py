@@ -80,26 +80,6 @@ class _Commands(typer.core.TyperGroup):
         return command
 
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            app.command(cmd_name)(getattr(module, cmd_name))
-        command = typer.main.get_command(app)
-        command.name = cmd_name
-        keep_examples_whole(command)
-        refuse_repeats(command)
-        return command
-
-
-def _keep_examples_whole(command: click.Command) -> None:
-    """Mark the `Example:` paragraph of every help text as not to be wrapped: it is there to be copied."""
-    paragraphs = (command.help or "").split("\n\n")
-    command.help = "\n\n".join(
-        "\b\n" + " ".join(paragraph.split()) if paragraph.startswith("Example:") else paragraph
-        for paragraph in paragraphs
-    )
-    for child in getattr(command, "commands", {}).values():
-        _keep_examples_whole(child)
-
-
 app = typer.Typer(
     cls=_Commands,
     add_completion=False,

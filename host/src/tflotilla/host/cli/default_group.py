@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, ClassVar
 
-import click
-
 from tflotilla.host.cli.given_once import refuse_repeats
 from tflotilla.host.cli.help_texts import keep_examples_whole
 from tflotilla.host.cli.plain_typer import typer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import click
 
 
 class DefaultGroup(typer.core.TyperGroup):
