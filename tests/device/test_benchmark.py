@@ -9,7 +9,7 @@ import pytest
 from tests import models_made
 from tests.device import running_bundles
 from tests.device.children import RUNTIMES, ask
-from tflotilla.device import benchmark
+from tflotilla.device.benchmark import __main__ as benchmark
 from tflotilla.device.reports import BenchmarkSpec
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
