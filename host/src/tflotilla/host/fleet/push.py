@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.bundles import signing
-from tflotilla.host.fleet import pool, sessions, ssh
+from tflotilla.host.fleet import pool, sessions, ssh, transfer
 from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
 from tflotilla.host.models import compatibility
 from tflotilla.shared.contract import errors
@@ -96,7 +96,6 @@ class _Run:
         self.changed = True
         self.handed_over = False
         self._on_status = on_status
-        self._files = {entry.sha256: name for name, entry in bundle.manifest.files.items()}
 
     def attempt(self, session: Session) -> None:
         hello = session.hello
@@ -139,18 +138,8 @@ class _Run:
         )
 
     def _transfer(self, session: Session, missing: Sequence[MissingBlob]) -> None:
-        total = sum(blob.size for blob in missing)
         self.bytes_missing = max(self.bytes_missing, sum(blob.size - blob.offset for blob in missing))
-        gone = 0
-        for blob in missing:
-            file = self._files.get(blob.sha256)
-            if file is None:
-                message = f"{self.name} asks for a file that the bundle doesn't hold"
-                raise errors.ContractError(message)
-            before = gone
-            with self.bundle.open_file(file) as stream:
-                session.blob(blob, stream, on_bytes=lambda sent, before=before: self.on_bytes(before + sent, total))  # type: ignore[misc]
-            gone += blob.size
+        transfer.send(session, self.name, self.bundle, missing, on_bytes=self.on_bytes)
 
 
 def verify(fleet: Fleet, bundle: Bundle) -> str:

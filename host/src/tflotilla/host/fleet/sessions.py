@@ -11,7 +11,7 @@ import base64
 import contextlib
 import shlex
 import zlib
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from tflotilla.shared.contract import codec, errors, layout, session
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.fleet.inventory import Install
     from tflotilla.host.fleet.ssh import Duplex, Link
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.messages import State
     from tflotilla.shared.contract.session import Hello, MissingBlob, Reply, Request
@@ -73,12 +74,14 @@ class Session:
         """Ask whether a bundle is there, and whether it serves."""
         return self._ask(session.Request(verb="offer", bundle=bundle))
 
-    def manifest(self, manifest: bytes, signature: bytes) -> tuple[MissingBlob, ...]:
+    def manifest(
+        self, manifest: bytes, signature: bytes, *, purpose: Literal["benchmark"] | None = None
+    ) -> tuple[MissingBlob, ...]:
         """Send manifest and signature; return what the board lacks.
 
         Raises:
             VerificationError: the board doesn't accept the signature.
-            ConflictError: the release is not newer than what it had.
+            ConflictError: the release is not newer than what it had, and it is not only to be measured.
 
         """
         reply = self._ask(
@@ -86,6 +89,7 @@ class Session:
                 verb="manifest",
                 manifest=base64.b64encode(manifest).decode(),
                 signature=base64.b64encode(signature).decode(),
+                purpose=purpose,
             )
         )
         return reply.missing or ()
@@ -100,7 +104,20 @@ class Session:
         """
         self._send(session.Request(verb="blob", sha256=missing.sha256, size=missing.size, offset=missing.offset))
         source.seek(missing.offset)
-        sent = missing.offset
+        self._stream(source, missing.offset, on_bytes)
+
+    def samples(self, sha256: str, size: int, source: IO[bytes], *, on_bytes: Callable[[int], None]) -> None:
+        """Send the samples of a benchmark, which the board keeps until that is over.
+
+        Raises:
+            VerificationError: what arrived is not what the digest says.
+            BoardError: no space.
+
+        """
+        self._send(session.Request(verb="samples", sha256=sha256, size=size))
+        self._stream(source, 0, on_bytes)
+
+    def _stream(self, source: IO[bytes], sent: int, on_bytes: Callable[[int], None]) -> None:
         compressor = zlib.compressobj(_LEVEL)
         while piece := source.read(session.CHUNK_BYTES):
             # Flushed, so that all of it can be kept by a board whose line breaks next.
@@ -118,6 +135,21 @@ class Session:
     def rollback(self, deployment: str) -> Iterator[DeploymentStatus]:
         """Bring the previous bundle back; yield the statuses. Raises ConflictError when there is none."""
         return self._statuses(session.Request(verb="rollback", deployment=deployment))
+
+    def benchmark(self, request: BenchmarkRequest, *, patience_s: float) -> Iterator[BenchmarkReport]:
+        """Have a benchmark run, or follow the one with that id; yield its reports, `patience_s` apart at most.
+
+        Raises:
+            ConflictError: another one runs on this board.
+
+        """
+        self._send(session.Request(verb="benchmark", benchmark=request))
+        while True:
+            reply = self._reply(patience_s)
+            if reply.benchmark is not None:
+                yield reply.benchmark
+            if reply.done:
+                return
 
     def state(self) -> State:
         """Return what the board is doing. Raises BoardError when its agent doesn't run."""
