@@ -20,7 +20,7 @@ import numpy as np
 
 from tflotilla.shared.contract.errors import ContractError, ModelError
 from tflotilla.shared.contract.manifest import GOLDENS
-from tflotilla.shared.inference import detections
+from tflotilla.shared.inference import detections, stored_zip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,12 +36,6 @@ if TYPE_CHECKING:
 
 _MEMBER = re.compile(r"(input|output)\.(\d{5})\.(\d{3})\.npy")
 _MAX_MEMBERS = 100_000
-#: numpy's own reader and writer of one array; it has no types.
-_NPY: Any = np.lib.format
-#: The same date in every file: zip can't do without one.
-_DATE = (1980, 1, 1, 0, 0, 0)
-_FILE_MODE = 0o644 << 16
-_UNIX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,16 +77,12 @@ def save(vectors: GoldenVectors) -> bytes:
 
     """
     target = io.BytesIO()
-    # Stored, not deflated: two zlibs may deflate the same bytes differently, and bundles travel compressed anyway.
+    # Stored, not deflated: bundles travel compressed anyway.
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for kind, rows in (("input", vectors.inputs), ("output", vectors.outputs)):
             for row, tensors in enumerate(rows):
                 for column, tensor in enumerate(tensors):
-                    member = zipfile.ZipInfo(f"{kind}.{row:05}.{column:03}.npy", _DATE)
-                    member.create_system, member.external_attr = _UNIX, _FILE_MODE
-                    body = io.BytesIO()
-                    _NPY.write_array(body, _plain(tensor), version=(1, 0), allow_pickle=False)
-                    archive.writestr(member, body.getvalue())
+                    stored_zip.add_tensor(archive, f"{kind}.{row:05}.{column:03}.npy", _plain(tensor))
     return target.getvalue()
 
 
@@ -115,9 +105,9 @@ def load(source: bytes | Path) -> GoldenVectors:
                 if name is None:
                     message = f"{where}: {member.filename[:80]!r} is not a golden tensor"
                     raise ContractError(message)
-                found[name[1]][int(name[2]), int(name[3])] = _read_tensor(archive, member)
+                found[name[1]][int(name[2]), int(name[3])] = stored_zip.read_tensor(archive, member)
         return GoldenVectors(inputs=_rows(found["input"]), outputs=_rows(found["output"]))
-    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except stored_zip.ERRORS as error:
         message = f"{where} can't be read: {' '.join(str(error).split()) or type(error).__name__}"
         raise ContractError(message) from error
 
@@ -259,24 +249,6 @@ def _merge(verdicts: Sequence[GoldenVerdict]) -> GoldenVerdict:
 def _plain(tensor: NDArray[Any]) -> NDArray[Any]:
     # Runtimes give texts as Python objects, which no file may hold.
     return np.asarray(tensor.astype(np.bytes_) if tensor.dtype.kind in "OU" else tensor, order="C")
-
-
-def _read_tensor(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    if member.compress_type != zipfile.ZIP_STORED:
-        message = f"{member.filename} is compressed"
-        raise ValueError(message)
-    body = io.BytesIO(archive.read(member))
-    if _NPY.read_magic(body) != (1, 0):
-        message = f"{member.filename} is not of .npy format 1.0"
-        raise ValueError(message)
-    shape, _, dtype = _NPY.read_array_header_1_0(body)
-    # The header could claim terabytes; what it describes must be what is there.
-    if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize != len(body.getvalue()) - body.tell():
-        message = f"{member.filename} does not hold what its header says"
-        raise ValueError(message)
-    body.seek(0)
-    tensor: NDArray[Any] = _NPY.read_array(body, allow_pickle=False)
-    return tensor
 
 
 def _rows(found: dict[tuple[int, int], NDArray[Any]]) -> tuple[Tensors, ...]:
