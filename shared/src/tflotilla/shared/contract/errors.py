@@ -16,7 +16,8 @@
     ├── ProbeError            9   the candidate misbehaved on the board; the old bundle serves
     ├── BrokerError          10   the MQTT broker is down, refuses us, or nobody answered over it
     ├── ConflictError        11   another deployment runs, the release is not newer, nothing to roll back to
-    └── ConversionError      12   the model can't be expressed in the requested scheme or runtime
+    ├── ConversionError      12   the model can't be expressed in the requested scheme or runtime
+    └── RegressionError      13   a benchmark is worse than the one it was held against
 
 Exit code 1 is kept for "some boards failed, with different errors", 70 for a bug of ours and 130 for Ctrl-C.
 Foreign exceptions are translated where they enter, and chained.
@@ -117,6 +118,12 @@ class ConversionError(TflotillaError):
     """The model can't be expressed in the requested quantization scheme or for the requested runtime."""
 
     exit_code: ClassVar[int] = 12
+
+
+class RegressionError(TflotillaError):
+    """A benchmark is worse than the one it was held against."""
+
+    exit_code: ClassVar[int] = 13
 
 
 def _tree(root: type[TflotillaError]) -> dict[str, type[TflotillaError]]:
