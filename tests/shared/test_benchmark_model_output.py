@@ -1,0 +1,142 @@
+"""Every shape in which `benchmark_model` tells its figures is read, and nothing is read into what it did not say."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from tests import benchmark_model_made as made
+from tflotilla.shared.contract.errors import ContractError
+from tflotilla.shared.inference import benchmark_model_output
+from tflotilla.shared.inference.benchmark_model_output import ProfileRow, RunSummary
+
+_WHOLE = {"info": made.INFO, "logged": made.LOGGED, "with start": made.WITH_START}
+
+
+@pytest.mark.parametrize("text", [*_WHOLE.values(), made.LOGCAT, made.XNNPACK, made.CSV])
+def test_timings_are_those_that_were_printed(text: str) -> None:
+    output = benchmark_model_output.parse(text)
+
+    assert (18777, 6479, 2775.82, 2504.32) == (
+        output.init_us,
+        output.first_inference_us,
+        output.warmup_avg_us,
+        output.inference_avg_us,
+    )
+    assert output.warmup == RunSummary(
+        count=190, first_us=6479, curr_us=2562, min_us=2487, max_us=6583, avg_us=2775.82, std_us=406
+    )
+    assert output.runs is not None
+    assert (399, 2453, 2657, 16) == (
+        output.runs.count,
+        output.runs.min_us,
+        output.runs.max_us,
+        output.runs.std_us,
+    )
+    assert (4, "/models/my net.tflite", 3.67827) == (output.num_threads, output.graph, output.model_size_mb)
+
+
+@pytest.mark.parametrize("text", _WHOLE.values(), ids=_WHOLE)
+def test_the_operators_come_in_running_order_and_once(text: str) -> None:
+    output = benchmark_model_output.parse(text)
+
+    assert output.operators[0] == ProfileRow(
+        node_type="CONV_2D",
+        first_ms=2.113,
+        avg_ms=2.0,
+        percent=80,
+        cumulative_percent=80,
+        memory_kb=0,
+        times_called=1,
+        name="[net/conv/Relu]:0",
+    )
+    assert [row.node_type for row in output.operators] == ["CONV_2D", "AVERAGE_POOL_2D", "SOFTMAX"]
+    assert output.operators[2].name == "[net/a;net/b, out]:2"
+    assert [row.node_type for row in output.initialization] == ["AllocateTensors"]
+
+
+def test_percentiles_and_memory_are_read_where_they_are_printed() -> None:
+    modern, old = benchmark_model_output.parse(made.INFO), benchmark_model_output.parse(made.WITH_START)
+
+    assert modern.runs is not None
+    assert old.runs is not None
+    assert (2470, 2501, 2590) == (modern.runs.p5_us, modern.runs.median_us, modern.runs.p95_us)
+    assert (None, None, None) == (old.runs.p5_us, old.runs.median_us, old.runs.p95_us)
+    assert (8.45312, 10.5898) == (modern.memory_init_mb, modern.memory_overall_mb)
+    assert (8.97656, 18.7227) == (old.memory_init_mb, old.memory_overall_mb)
+
+
+def test_xnnpacks_own_operators_are_read_with_the_spaces_in_their_types() -> None:
+    output = benchmark_model_output.parse(made.XNNPACK)
+
+    assert [row.node_type for row in output.operators] == [
+        "Convolution (NHWC, QU8) IGEMM",
+        "Average Pooling (NHWC, QU8)",
+        "TfLiteXNNPackDelegate",
+        "SOFTMAX",
+    ]
+    assert output.xnnpack
+    assert (2, 3) == (output.nodes_delegated, output.nodes_total)
+
+
+def test_comma_separated_tables_are_read_too() -> None:
+    output = benchmark_model_output.parse(made.CSV)
+
+    assert [(row.node_type, row.avg_ms, row.percent) for row in output.operators] == [
+        ("Convolution (NHWC, QU8) IGEMM", 2, 80),
+        ("SOFTMAX", 0.5, 20),
+    ]
+    assert output.operators[0].name == "Delegate/Convolution (NHWC, QU8) IGEMM:0"
+
+
+def test_the_oldest_format_gives_what_it_has() -> None:
+    output = benchmark_model_output.parse(made.OLDEST)
+
+    assert (38467, None, 83235, 79732) == (
+        output.init_us,
+        output.first_inference_us,
+        output.warmup_avg_us,
+        output.inference_avg_us,
+    )
+    assert () == output.operators
+    assert output.memory_overall_mb is None
+    assert not output.xnnpack
+
+
+def test_a_run_that_was_broken_off_in_its_warm_up_has_no_figures_of_the_regular_runs() -> None:
+    output = benchmark_model_output.parse(made.INFO[: made.INFO.index("INFO: Running benchmark for at least 50")])
+
+    assert output.runs is None
+    assert output.inference_avg_us is None
+
+
+def test_a_pasted_and_indented_text_without_tabs_is_read() -> None:
+    pasted = "".join(f"    {line}\n" for line in made.INFO.expandtabs().splitlines())
+
+    assert benchmark_model_output.parse(pasted).operators == benchmark_model_output.parse(made.INFO).operators
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", "Graph: [x]\n", "\x00\xff" * 100, "count=\n", "=== Run Order ===\n"])
+def test_what_is_something_else_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ContractError, match="not what benchmark_model prints") as caught:
+        benchmark_model_output.parse(text)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_texts_are_read_or_refused_and_nothing_else() -> None:
+    draw = random.Random(4)  # noqa: S311 - the same damage every time
+    for _ in range(150):
+        text = draw.choice([made.INFO, made.CSV, made.XNNPACK, made.OLDEST])
+        at = draw.randrange(len(text))
+        damaged = (
+            text[:at] + draw.choice(["", "\x00", "%", "1e999", "nan", "\n", "[", "-"]) + text[at + draw.randrange(40) :]
+        )
+        try:
+            output = benchmark_model_output.parse(damaged)
+        except ContractError:
+            continue
+        figures = [value for row in output.operators for value in (row.first_ms, row.avg_ms, row.percent)]
+        assert all(math.isfinite(value) for value in figures)
