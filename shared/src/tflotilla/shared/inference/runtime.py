@@ -45,6 +45,8 @@ class LoadOptions:
     num_threads: int = 1
     xnnpack: bool = True
     delegate: Delegate | None = None
+    #: Above 1 every input is resized to so many times its first dimension before memory is laid out.
+    batch: int = 1
 
 
 class LoadedModel(Protocol):
@@ -93,6 +95,38 @@ class SupportsDirectCalls(Protocol):
     @property
     def direct(self) -> DirectCalls | None:
         """The calls, None where the model has several inputs or outputs."""
+
+
+class LoadSteps(NamedTuple):
+    """What loading took, in nanoseconds."""
+
+    #: Loading and creating the delegate; None without one.
+    delegate_ns: int | None
+    #: Reading the model and building the interpreter.
+    build_ns: int
+    #: Allocating tensors, where XNNPACK takes its nodes and packs weights.
+    allocate_ns: int
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A LoadedModel may be more: one that tells how it came to be, and gives its bare call to who times it."""
+
+    @property
+    def load_steps(self) -> LoadSteps:
+        """What loading took."""
+
+    @property
+    def nodes_total(self) -> int:
+        """How many nodes the model has, whoever runs them."""
+
+    @property
+    def nodes_taken(self) -> int:
+        """How many of them XNNPACK or another delegate runs."""
+
+    @property
+    def bare_invoke(self) -> Callable[[], None]:
+        """The runtime's own call, with no layer between; raises RuntimeError for a kernel that fails."""
 
 
 class Runtime(Protocol):

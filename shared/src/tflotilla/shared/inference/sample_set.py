@@ -2,7 +2,8 @@
 
 One file, written on the host and read on the board: `image.00000` (an encoded picture as it is) or
 `tensor.00000.000.npy` (one per input of the model, real-valued, as `preprocessing.from_real` takes them), and
-`labels.json`, a list of class numbers as the model counts them. Equal samples give equal bytes, so that their SHA-256 names them.
+`labels.json`, a list of class numbers as the model counts them. Equal samples give equal bytes, so that their SHA-256
+names them.
 
 Rules it keeps: nothing is unpickled, and a file that holds anything else is refused whole. What it does NOT do: decode
 or preprocess (that is what a benchmark times), or choose samples.

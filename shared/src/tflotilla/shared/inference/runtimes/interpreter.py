@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
+import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
@@ -19,9 +20,10 @@ import numpy as np
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DelegateError, ModelError
 from tflotilla.shared.contract.tensors import DType, Quantization, TensorSpec
-from tflotilla.shared.inference.runtime import DirectCalls
+from tflotilla.shared.inference.runtime import DirectCalls, LoadSteps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
@@ -31,6 +33,7 @@ _IDENTIFIER = b"TFL3"
 _IDENTIFIER_AT = slice(4, 8)
 _DTYPES: frozenset[str] = frozenset(get_args(DType))
 _CREATE_DELEGATE = "tflite_plugin_create_delegate"
+_DELEGATE_NODE = "DELEGATE"
 
 
 def import_runtime(name: str, package: str) -> tuple[ModuleType, str]:
@@ -85,9 +88,12 @@ class InterpreterRuntime:
         if options.num_threads < 1:
             message = f"num_threads must be at least 1, not {options.num_threads}"
             raise ValueError(message)
+        begin = time.perf_counter_ns()
         delegate = None if options.delegate is None else self._load_delegate(options.delegate)
+        delegate_ns = None if delegate is None else time.perf_counter_ns() - begin
         try:
-            return _Interpreter(self._build(model, options, delegate))
+            interpreter, build_ns, allocate_ns = self._build(model, options, delegate)
+            return _Interpreter(interpreter, LoadSteps(delegate_ns, build_ns, allocate_ns))
         except (ValueError, RuntimeError) as error:
             if options.delegate is not None and self._loads_without_delegate(model, options):
                 message = f"delegate {options.delegate.library} refuses the model: {one_line(error)}"
@@ -95,7 +101,8 @@ class InterpreterRuntime:
             message = f"{self._offer} refuses the model: {one_line(error)}"
             raise ModelError(message) from error
 
-    def _build(self, model: Path | bytes, options: LoadOptions, delegate: object | None) -> Any:  # noqa: ANN401
+    def _build(self, model: Path | bytes, options: LoadOptions, delegate: object | None) -> tuple[Any, int, int]:
+        begin = time.perf_counter_ns()
         resolvers = self._module.OpResolverType
         source: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         interpreter = self._module.Interpreter(
@@ -106,8 +113,11 @@ class InterpreterRuntime:
             else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             experimental_delegates=None if delegate is None else [delegate],
         )
+        built = time.perf_counter_ns()
+        if options.batch > 1:
+            _resize_batch(interpreter, options.batch)
         interpreter.allocate_tensors()
-        return interpreter
+        return interpreter, built - begin, time.perf_counter_ns() - built
 
     def _load_delegate(self, delegate: Delegate) -> object:
         # Opened here first: the runtime's own wrapper prints a second, ignored exception when this fails.
@@ -137,7 +147,8 @@ class InterpreterRuntime:
 class _Interpreter:
     """A loaded model; implements the `LoadedModel` port."""
 
-    def __init__(self, interpreter: Any) -> None:  # noqa: ANN401 - the runtimes ship no types
+    def __init__(self, interpreter: Any, load_steps: LoadSteps) -> None:  # noqa: ANN401 - the runtimes ship no types
+        self.load_steps = load_steps
         # The interpreter itself holds the delegate, and frees it after itself: it must be kept.
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
@@ -175,7 +186,41 @@ class _Interpreter:
         """How many DELEGATE nodes the executed graph has."""
         # The public list of ops computes far more.
         native = self._native
-        return sum(native.NodeName(node) == "DELEGATE" for node in range(native.NumNodes()))
+        return sum(native.NodeName(node) == _DELEGATE_NODE for node in range(native.NumNodes()))
+
+    @property
+    def nodes_total(self) -> int:
+        """How many nodes the model's main graph has."""
+        native = self._native
+        return sum(native.NodeName(node) != _DELEGATE_NODE for node in range(native.NumNodes()))
+
+    @property
+    def nodes_taken(self) -> int:
+        """How many of them a DELEGATE node replaces: those between its outputs and its inputs."""
+        native = self._native
+        producers: dict[int, int] = {}
+        stack: list[int] = []
+        ends: set[int] = set()
+        for node in range(native.NumNodes()):
+            if native.NodeName(node) == _DELEGATE_NODE:
+                stack += [int(tensor) for tensor in native.NodeOutputs(node)]
+                ends.update(int(tensor) for tensor in native.NodeInputs(node))
+            else:
+                producers.update((int(tensor), node) for tensor in native.NodeOutputs(node))
+        taken: set[int] = set()
+        while stack:
+            node_or_none = producers.get(stack.pop())
+            if node_or_none is None or node_or_none in taken:
+                continue
+            taken.add(node_or_none)
+            stack += [int(tensor) for tensor in native.NodeInputs(node_or_none) if int(tensor) not in ends]
+        return len(taken)
+
+    @property
+    def bare_invoke(self) -> Callable[[], None]:
+        """The native call itself."""
+        run: Callable[[], None] = self._run
+        return run
 
     @property
     def direct(self) -> DirectCalls | None:
@@ -242,6 +287,15 @@ class _Interpreter:
             except RuntimeError as error:
                 message = f"the model can't take these shapes: {one_line(error)}"
                 raise ValueError(message) from error
+
+
+def _resize_batch(interpreter: Any, batch: int) -> None:  # noqa: ANN401 - the runtimes ship no types
+    for detail in interpreter.get_input_details():
+        shape = [int(size) for size in detail["shape"]]
+        if not shape:
+            message = f"input {detail['name']!r} is a single number and can't take {batch} samples at once"
+            raise ValueError(message)
+        interpreter.resize_tensor_input(detail["index"], [shape[0] * batch, *shape[1:]])
 
 
 def _check_identifier(model: Path | bytes) -> None:
