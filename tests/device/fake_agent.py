@@ -51,22 +51,31 @@ class _Agent:
         self.installer = Installer(self._store, _SlowServing(home), InferenceConfig(), on_status=lambda _status: None)
         self.stopped = asyncio.Event()
 
-    async def deploy(self, deployment: str, bundle: str, on_status: Callable[[DeploymentStatus], None]) -> object:
-        return await self.installer.deploy(deployment, bundle, on_status)
+    async def deploy(
+        self,
+        deployment: str,
+        bundle: str,
+        on_status: Callable[[DeploymentStatus], None],
+        *,
+        inference: InferenceConfig | None = None,
+    ) -> object:
+        return await self.installer.deploy(deployment, bundle, on_status, inference=inference)
 
     async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
         return await self.installer.rollback(deployment, on_status)
 
     async def state(self) -> State:
         current, previous = self._store.current(), self._store.previous()
+        chosen = self._store.choice(current) if current else None
         return State(
             agent_version=__version__,
             facts=facts.read(self._home.path),
             serving=self._store.describe(current) if current else None,
             previous=self._store.describe(previous) if previous else None,
             worker="running" if current else "none",
-            runtime=self._store.choice(current) if current else None,
-            num_threads=1,
+            runtime=chosen.runtime if chosen else None,
+            num_threads=chosen.inference.num_threads if chosen and chosen.inference else 1,
+            inference=chosen.inference if chosen else None,
             delegate=DelegateReport(requested=None, active=None),
             source="synthetic",
             uptime_s=1.0,

@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tflotilla.device.choice import Choice
 from tflotilla.device.installer import Observation
 from tflotilla.device.pace import Pace
 from tflotilla.device.reports import ProbeReport
+from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.messages import DelegateReport
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tflotilla.shared.contract.agent_config import InferenceConfig
 
 OLD_RUNTIME = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 NEW_RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
@@ -55,21 +55,29 @@ class FakeServing:
     gate: asyncio.Event | None = None
     probing: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[tuple[object, ...]] = field(default_factory=list)
+    #: What is answered to the probe of one way to run, in place of `reports`.
+    tuned: tuple[tuple[InferenceConfig, ProbeReport], ...] = ()
+    probed: list[InferenceConfig] = field(default_factory=list)
+    chosen: Choice | None = None
 
     async def probe(self, folder: Path, inference: InferenceConfig) -> tuple[ProbeReport, ...]:
-        """Answer `reports`."""
-        del inference
+        """Answer `reports`, or what is set for this way to run."""
+        self.probed.append(inference)
         self.calls.append(("probe", folder.name))
         self.probing.set()
         if self.gate is not None:
             await self.gate.wait()
+        for tuned, answer in self.tuned:
+            if tuned == inference:
+                return (answer,)
         if isinstance(self.reports, Exception):
             raise self.reports
         return self.reports
 
-    async def serve(self, bundle: str | None, runtime: RuntimeOffer | None) -> None:
+    async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
         """Serve anything but what is `broken`."""
-        self.calls.append(("serve", bundle, runtime))
+        self.calls.append(("serve", bundle, None if chosen is None else chosen.runtime))
+        self.chosen = chosen
         if bundle in self.broken:
             raise self.broken[bundle]
 

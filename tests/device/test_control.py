@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.messages import State
 
 
@@ -31,8 +32,17 @@ class _Handler:
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
         self.finished: list[str] = []
+        self.inference: InferenceConfig | None = None
 
-    async def deploy(self, deployment: str, bundle: str, on_status: Callable[[DeploymentStatus], None]) -> None:
+    async def deploy(
+        self,
+        deployment: str,
+        bundle: str,
+        on_status: Callable[[DeploymentStatus], None],
+        *,
+        inference: InferenceConfig | None = None,
+    ) -> None:
+        self.inference = inference
         if bundle == "busy":
             raise ConflictError("digits-1 is being deployed")
         if bundle == "bug":

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 from tflotilla.device import install
+from tflotilla.device.choice import Choice
 from tflotilla.device.install import (
     MAX_ATTEMPTS,
     Action,
@@ -36,6 +37,7 @@ from tflotilla.device.install import (
 )
 from tflotilla.device.pace import Pace
 from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.deployment import FOLLOWERS, DeploymentState
 from tflotilla.shared.contract.manifest import HealthPolicy
@@ -44,13 +46,18 @@ OLDEST, OLD, NEW = "0" * 64, "a" * 64, "b" * 64
 RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
 DEPLOY = Journal(kind="deploy", deployment="d1", candidate=NEW, title="digits-2", champion=OLD, previous=OLDEST)
 ROLLBACK = Journal(kind="rollback", deployment="r1", candidate=OLDEST, title="digits-0", champion=OLD, previous=OLDEST)
+BEFORE = Choice(runtime=RuntimeOffer(name="tflite-runtime", version="2.14.0"))
+TUNED = InferenceConfig(runtime="ai-edge-litert", num_threads=4, xnnpack=False, affinity=(2, 3))
+#: What serves is to be served otherwise.
+AGAIN = replace(DEPLOY, candidate=OLD, title="digits-1", asked=TUNED, before=BEFORE)
+KEPT = (OLD, OLDEST)
 REFUSED = Refused(error="ProbeError", detail="7 LSB off")
 BROKE = Broke(error="BoardError", detail="disk full")
 MISBEHAVED = Misbehaved(detail="crashed twice")
 #: What each state awaits, and a good answer to it.
 GOOD: dict[DeploymentState, Event] = {
     DeploymentState.VERIFYING: Verified(),
-    DeploymentState.PROBING: Probed(runtime=RUNTIME),
+    DeploymentState.PROBING: Probed(choice=Choice(runtime=RUNTIME)),
     DeploymentState.SWITCHING: Serves(),
     DeploymentState.CONFIRMING: Behaved(detail="100 results"),
 }
@@ -66,7 +73,7 @@ class Board:
     serving: str | None = OLD
     journal: Journal | None = None
     told: list[str] = field(default_factory=list)
-    chosen: dict[str, RuntimeOffer] = field(default_factory=dict)
+    chosen: dict[str, Choice | None] = field(default_factory=dict)
 
     def act(self, action: Action) -> None:
         if isinstance(action, Save):
@@ -78,7 +85,7 @@ class Board:
         elif isinstance(action, Point):
             self.current, self.previous = action.current, action.previous
         elif isinstance(action, Choose):
-            self.chosen[action.candidate] = action.runtime
+            self.chosen[action.candidate] = action.choice
         elif isinstance(action, Serve):
             assert action.bundle == self.current, "serves what `current` names, at every moment"
             self.serving = action.bundle
@@ -161,6 +168,21 @@ CASES = (
         events={S.CONFIRMING: BROKE},
         chain="verifying probing switching confirming rolled_back",
         links=(OLD, OLDEST),
+    ),
+    Case(name="served otherwise", journal=AGAIN, chain="verifying probing switching confirming succeeded", links=KEPT),
+    Case(
+        name="served otherwise and refused",
+        journal=AGAIN,
+        events={S.PROBING: REFUSED},
+        chain="verifying probing rejected",
+        links=KEPT,
+    ),
+    Case(
+        name="served otherwise and undone",
+        journal=AGAIN,
+        events={S.CONFIRMING: MISBEHAVED},
+        chain="verifying probing switching confirming rolled_back",
+        links=KEPT,
     ),
     Case(name="rollback", journal=ROLLBACK, chain="verifying switching succeeded", links=(OLDEST, OLD)),
     Case(
@@ -315,7 +337,7 @@ def test_told_twice_a_state_acts_once(case: Case) -> None:
 
 
 def test_the_actions_of_a_good_deployment_in_their_order() -> None:
-    switching = replace(DEPLOY, state=S.SWITCHING, runtime=RUNTIME)
+    switching = replace(DEPLOY, state=S.SWITCHING, choice=Choice(runtime=RUNTIME))
     succeeded = replace(switching, state=S.SUCCEEDED, detail="100 results")
 
     steps = {
@@ -336,7 +358,7 @@ def test_the_actions_of_a_good_deployment_in_their_order() -> None:
         "switching": (
             Save(journal=switching),
             Report(state=S.SWITCHING, detail="with ai-edge-litert==2.3.0"),
-            Choose(candidate=NEW, runtime=RUNTIME),
+            Choose(candidate=NEW, choice=Choice(runtime=RUNTIME)),
             Point(current=NEW, previous=OLD),
             Serve(bundle=NEW, report=True),
         ),
@@ -352,6 +374,53 @@ def test_the_actions_of_a_good_deployment_in_their_order() -> None:
             Collect(keep=(OLD, NEW)),
         ),
     }
+
+
+def test_the_way_to_run_that_was_asked_is_probed_told_and_chosen() -> None:
+    probing, actions = install.step(replace(DEPLOY, asked=TUNED), Verified())
+    assert actions[-1] == Probe(candidate=NEW, asked=TUNED)
+
+    choice = Choice(runtime=RUNTIME, inference=TUNED, kernel="6.6.31")
+    _after, actions = install.step(probing, Probed(choice=choice))
+
+    told, chosen = actions[1:3]
+    assert told == Report(
+        state=S.SWITCHING,
+        detail="with ai-edge-litert==2.3.0, 4 threads, without XNNPACK, on processor 2, 3, as tuned",
+    )
+    assert chosen == Choose(candidate=NEW, choice=choice)
+
+
+def test_why_it_does_not_run_as_tuned_is_told_to_the_end() -> None:
+    note = "not as tuned (4 threads): its delegate is not active: gone"
+    switching, actions = install.step(
+        replace(DEPLOY, state=S.PROBING, asked=TUNED), Probed(choice=Choice(runtime=RUNTIME), note=note)
+    )
+    assert Report(state=S.SWITCHING, detail=f"with ai-edge-litert==2.3.0, {note}") in actions
+
+    _after, actions = install.step(replace(switching, state=S.CONFIRMING), Behaved(detail="100 results"))
+    assert Report(state=S.SUCCEEDED, detail=f"100 results; {note}") in actions
+
+
+def test_what_is_only_served_otherwise_keeps_its_links_and_gets_its_old_way_back_when_undone() -> None:
+    switching, actions = install.step(
+        replace(AGAIN, state=S.PROBING), Probed(choice=Choice(runtime=RUNTIME, inference=TUNED))
+    )
+    assert Point(current=OLD, previous=OLDEST) in actions
+
+    after, actions = install.step(replace(switching, state=S.CONFIRMING), MISBEHAVED)
+    assert actions == (
+        Save(journal=after),
+        Choose(candidate=OLD, choice=BEFORE),
+        Point(current=OLD, previous=OLDEST),
+        Serve(bundle=OLD, report=False),
+        Report(state=S.ROLLED_BACK, detail="crashed twice", error="ProbeError"),
+        Clear(),
+        Collect(keep=(OLDEST, OLD)),
+    )
+
+    _after, actions = install.step(replace(switching, state=S.CONFIRMING), GOOD[S.CONFIRMING])
+    assert actions[-1] == Collect(keep=(OLDEST, OLD))
 
 
 def test_undoing_is_noted_before_it_is_done() -> None:
@@ -380,7 +449,7 @@ def test_without_a_journal_the_current_bundle_is_served() -> None:
 
 
 def test_a_journal_survives_being_written() -> None:
-    journal = replace(DEPLOY, state=S.CONFIRMING, attempts=2, runtime=RUNTIME)
+    journal = replace(DEPLOY, state=S.CONFIRMING, attempts=2, choice=Choice(runtime=RUNTIME))
 
     assert codec.decode(Journal, codec.parse_json(codec.canonical_json(journal), "j"), "j") == journal
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -16,8 +16,10 @@ from tests.device import homes_made
 from tests.device.children import RUNTIMES
 from tflotilla.device import config, facts
 from tflotilla.device.backoff import Backoff
+from tflotilla.device.choice import Choice
 from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.store import Store
+from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.errors import BoardError, ProbeError
 from tflotilla.shared.contract.manifest import HealthPolicy
 
@@ -38,12 +40,14 @@ class Bench:
         self.reports: list[tuple[str, dict[str, Any], str]] = []
         self.complaints: list[str] = []
         self.ends: list[str] = []
+        self.untuned: list[str] = []
         self.workers: list[str] = []
         hooks = Hooks(
             on_report=lambda channel, body, bundle: self.reports.append((channel, json.loads(body), bundle)),
             on_complaint=self.complaints.append,
             on_end=self.ends.append,
             on_change=lambda: self.workers.append(self.keeper.worker),
+            on_untuned=self.untuned.append,
         )
         self.keeper = Keeper(
             Store(home), self.settings, hooks, backoff=Backoff(first_s=0.05, limit_s=0.2), slack_s=slack_s
@@ -253,7 +257,7 @@ def test_auto_without_a_choice_makes_one_and_remembers_it(home: Home) -> None:
         await bench.keeper.serve(bundle, None)
 
         assert bench.keeper.ready is not None
-        assert Store(home).choice(bundle) == bench.keeper.ready.runtime
+        assert Store(home).choice(bundle) == Choice(runtime=bench.keeper.ready.runtime)
 
     bench.live(story)
 
@@ -264,7 +268,7 @@ def test_auto_serves_with_what_the_probe_chose(home: Home) -> None:
     chosen = facts.runtimes()[-1]
 
     async def story() -> None:
-        await bench.keeper.serve(bundle, chosen)
+        await bench.keeper.serve(bundle, Choice(runtime=chosen))
 
         assert bench.keeper.ready is not None
         assert bench.keeper.ready.runtime == chosen
@@ -277,12 +281,54 @@ def test_a_choice_that_is_not_installed_any_more_is_no_choice(home: Home) -> Non
     bundle = homes_made.install(home)
 
     async def story() -> None:
-        await bench.keeper.serve(bundle, replace(facts.runtimes()[0], version="0.0.1"))
+        await bench.keeper.serve(bundle, Choice(runtime=replace(facts.runtimes()[0], version="0.0.1")))
 
         assert bench.keeper.ready is not None
         assert bench.keeper.ready.runtime in facts.runtimes()
 
     bench.live(story)
+
+
+def test_it_is_served_as_it_was_tuned(home: Home, bench: Bench) -> None:
+    bundle = homes_made.install(home)
+    tuned = _tuned()
+
+    async def story() -> None:
+        await bench.keeper.serve(bundle, tuned)
+
+        assert bench.keeper.inference == tuned.inference
+        assert bench.keeper.ready is not None
+        assert bench.keeper.ready.runtime == tuned.runtime
+        assert bench.keeper.worker_pid is not None
+        assert os.sched_getaffinity(bench.keeper.worker_pid) == {facts.processors()[-1]}
+        assert bench.untuned == []
+
+    bench.live(story)
+
+
+def test_after_another_kernel_it_is_served_as_agent_toml_says(home: Home, bench: Bench) -> None:
+    bundle = homes_made.install(home)
+
+    async def story() -> None:
+        await bench.keeper.serve(bundle, replace(_tuned(), kernel="2.6.32"))
+
+        assert bench.keeper.inference == replace(bench.settings.inference, runtime=runtime_name(RUNTIMES[0]))
+        (said,) = bench.untuned
+        assert "not as tuned: it was found on kernel 2.6.32, now it is" in said
+
+    bench.live(story)
+
+
+def runtime_name(name: str) -> Literal["tflite-runtime", "ai-edge-litert"]:
+    return "tflite-runtime" if name == "tflite-runtime" else "ai-edge-litert"
+
+
+def _tuned() -> Choice:
+    name = runtime_name(RUNTIMES[-1])
+    runtime = facts.offer(name)
+    assert runtime is not None
+    inference = InferenceConfig(runtime=name, xnnpack=False, affinity=facts.processors()[-1:])
+    return Choice(runtime=runtime, inference=inference, kernel=facts.kernel())
 
 
 def test_a_probe_that_takes_too_long_is_a_report_with_the_limit(home: Home, bench: Bench) -> None:

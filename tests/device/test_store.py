@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device.bundles_made import MadeBundle, install, make_bundle, make_signer, receive
+from tflotilla.device.choice import Choice
 from tflotilla.device.home import Home
 from tflotilla.device.store import ABANDONED_AFTER_S, RESERVE_BYTES, Store
 from tflotilla.shared.contract import digest
+from tflotilla.shared.contract.agent_config import DelegateConfig, InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, VerificationError
 
@@ -179,12 +181,32 @@ class TestChoices:
     ) -> None:
         one, two = made
         install(store.home, one)
-        store.choose(one.digest, LITERT)
-        store.choose("0" * 64, LITERT)
-        store.choose(two.digest, LITERT)
+        store.choose(one.digest, Choice(runtime=LITERT))
+        store.choose("0" * 64, Choice(runtime=LITERT))
+        store.choose(two.digest, Choice(runtime=LITERT))
 
-        assert store.choice(one.digest) == LITERT
+        assert store.choice(one.digest) == Choice(runtime=LITERT)
         assert store.choice("0" * 64) is None
+
+    def test_what_tuning_found_is_remembered_and_forgotten_again(
+        self, store: Store, made: tuple[MadeBundle, MadeBundle]
+    ) -> None:
+        bundle = made[0].digest
+        install(store.home, made[0])
+        delegate = DelegateConfig(library="libthing.so", options={"cores": "2"})
+        inference = InferenceConfig(runtime="ai-edge-litert", num_threads=3, affinity=(1, 2), delegate=delegate)
+        tuned = Choice(runtime=LITERT, inference=inference, kernel="6.6.31+rpt-rpi-v8")
+        store.choose(bundle, tuned)
+
+        assert store.choice(bundle) == tuned
+
+        store.choose(bundle, None)
+        assert store.choice(bundle) is None
+
+    def test_a_choice_of_an_agent_that_knew_no_tuning_is_read(self, store: Store) -> None:
+        store.home.choice.write_text(f'{{"{"0" * 64}":{{"name":"ai-edge-litert","version":"2.3.0"}}}}')
+
+        assert store.choice("0" * 64) == Choice(runtime=RuntimeOffer(name="ai-edge-litert", version="2.3.0"))
 
     @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}', "\0\0\0"])
     def test_a_file_that_makes_no_sense_means_no_choice(self, store: Store, text: str) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from tflotilla.device.home import Home
     from tflotilla.device.transports import Transport
-    from tflotilla.shared.contract.agent_config import AgentConfig
+    from tflotilla.shared.contract.agent_config import AgentConfig, InferenceConfig
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.topics import Channel
@@ -161,7 +161,7 @@ class Agent:
     ) -> None:
         self._home = home
         # Every child gets the fitted one: worker, probe and benchmark.
-        self._settings, self._clipped = config.fitted(settings, cores=facts.cores())
+        self._settings, self._clipped = config.fitted(settings, cores=facts.cores(), processors=facts.processors())
         self._request_stop = stop
         self._connect = connect
         self._began = time.monotonic()
@@ -182,6 +182,7 @@ class Agent:
             on_complaint=self._on_complaint,
             on_end=lambda reason: self.event("error", "worker", reason),
             on_change=self._touch,
+            on_untuned=lambda reason: self.event("warning", "tuning", reason),
         )
         self._keeper = Keeper(self._store, settings, hooks)
         self._installer = Installer(self._store, self._keeper, settings.inference, on_status=self._on_status)
@@ -253,9 +254,11 @@ class Agent:
 
     # What control clients ask (`control_server.Handler`)
 
-    async def deploy(self, deployment: str, bundle: str, on_status: OnStatus) -> object:
-        """Bring a bundle into service."""
-        return await self._installer.deploy(deployment, bundle, on_status)
+    async def deploy(
+        self, deployment: str, bundle: str, on_status: OnStatus, *, inference: InferenceConfig | None = None
+    ) -> object:
+        """Bring a bundle into service, as tuning found out where that is known."""
+        return await self._installer.deploy(deployment, bundle, on_status, inference=inference)
 
     async def rollback(self, deployment: str, on_status: OnStatus) -> object:
         """Bring the previous bundle back."""
@@ -325,7 +328,8 @@ class Agent:
                 self._touch()
 
     def _state(self) -> State:
-        keeper, inference = self._keeper, self._settings.inference
+        keeper = self._keeper
+        inference = keeper.inference or self._settings.inference
         requested = inference.delegate.library if inference.delegate else None
         ready = keeper.ready
         problems = (self._mistake, keeper.problem, self._courier.problem, self._outbox.problem, self._courier.losing)
@@ -337,6 +341,7 @@ class Agent:
             worker=keeper.worker,
             runtime=ready.runtime if ready else None,
             num_threads=inference.num_threads,
+            inference=keeper.inference,
             delegate=ready.delegate if ready else DelegateReport(requested=requested, active=None),
             source=self._settings.source.kind,
             uptime_s=round(time.monotonic() - self._began, 3),

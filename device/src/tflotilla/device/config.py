@@ -10,12 +10,15 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tflotilla.device import sources
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import AgentConfig
 from tflotilla.shared.contract.errors import ConfigError, ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,17 +72,29 @@ def parse(data: bytes, path: Path) -> AgentConfig:
     return _absolute(config, path.absolute().parent)
 
 
-def fitted(config: AgentConfig, *, cores: int) -> tuple[AgentConfig, str | None]:
-    """Return the configuration with no more threads than the board has cores, and a line where that changed it.
+def fitted(
+    config: AgentConfig, *, cores: int, processors: Collection[int] | None = None
+) -> tuple[AgentConfig, str | None]:
+    """Return the configuration with what the board has, and a line where that changed it.
 
-    More threads than cores are a cliff: tflite-runtime takes 100 times as long.
+    More threads than cores are a cliff: tflite-runtime takes 100 times as long. Processors that are not among
+    `processors` (None: not known) are left out, since a process can't be bound to them.
     """
-    asked = config.inference.num_threads
-    if asked <= cores:
+    inference, warnings = config.inference, []
+    if inference.num_threads > cores:
+        warnings.append(
+            f"inference.num_threads: {inference.num_threads} is more than this board has cores; "
+            f"{cores} {_are(cores)} used"
+        )
+        inference = dataclasses.replace(inference, num_threads=cores)
+    absent = () if processors is None else tuple(sorted(set(inference.affinity) - set(processors)))
+    if absent:
+        warnings.append(f"inference.affinity: this board has no processor {', '.join(map(str, absent))}")
+        there = tuple(number for number in inference.affinity if number not in absent)
+        inference = dataclasses.replace(inference, affinity=there)
+    if not warnings:
         return config, None
-    inference = dataclasses.replace(config.inference, num_threads=cores)
-    warning = f"inference.num_threads: {asked} is more than this board has cores; {cores} {_are(cores)} used"
-    return dataclasses.replace(config, inference=inference), warning
+    return dataclasses.replace(config, inference=inference), "; ".join(warnings)
 
 
 def _are(count: int) -> str:

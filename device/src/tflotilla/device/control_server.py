@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tflotilla.device.home import Home
+    from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.messages import State
 
@@ -34,7 +35,14 @@ _BACKLOG = 128
 class Handler(Protocol):
     """What the supervisor does when asked. All of it may raise TflotillaError, which the client gets."""
 
-    async def deploy(self, deployment: str, bundle: str, on_status: Callable[[DeploymentStatus], None]) -> object:
+    async def deploy(
+        self,
+        deployment: str,
+        bundle: str,
+        on_status: Callable[[DeploymentStatus], None],
+        *,
+        inference: InferenceConfig | None = None,
+    ) -> object:
         """Bring a bundle into service; returns when it is decided (`Installer.deploy` fits)."""
 
     async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
@@ -162,7 +170,7 @@ class ControlServer:
         elif request.bundle is None:
             raise UsageError("control request: deploy needs a bundle")
         else:
-            await self._handler.deploy(request.deployment, request.bundle, on_status)
+            await self._handler.deploy(request.deployment, request.bundle, on_status, inference=request.inference)
         return session.Reply(status=last[-1] if last else None)
 
 

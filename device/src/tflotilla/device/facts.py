@@ -65,6 +65,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def processors() -> tuple[int, ...]:
+    """Return the kernel's numbers of the processors this process may run on, in order."""
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def kernel() -> str:
+    """Return the kernel's release (`6.6.31+rpt-rpi-v8`)."""
+    return os.uname().release
+
+
 def arch() -> str:
     """Return the architecture of this Python, which decides which wheels fit; not always the kernel's."""
     machine = os.uname().machine
@@ -135,24 +145,33 @@ def offer(name: str) -> RuntimeOffer | None:
         return None
 
 
-def temperature_c(root: Path = ROOT) -> float | None:
-    """Return the processor's temperature in degrees Celsius, None on machines without a sensor."""
-    readings = []
+def thermal_zones(root: Path = ROOT) -> tuple[Path, ...]:
+    """Return the folders of the thermal zones, the processor's first; which is looked up once and read often."""
     try:
         zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
     except OSError:
-        return None
+        return ()
+    ranked = []
     for zone in zones:
-        text = _text(zone / "temp")
-        try:
-            celsius = int(text or "") / 1000
-        except ValueError:
-            continue
-        if _PLAUSIBLE_C[0] <= celsius <= _PLAUSIBLE_C[1]:
-            kind = (_text(zone / "type") or "").strip().lower()
-            rank = next((i for i, word in enumerate(_SOC_ZONES) if word in kind), len(_SOC_ZONES))
-            readings.append((rank, zone.name, celsius))
-    return min(readings)[2] if readings else None
+        kind = (_text(zone / "type") or "").strip().lower()
+        rank = next((i for i, word in enumerate(_SOC_ZONES) if word in kind), len(_SOC_ZONES))
+        ranked.append((rank, zone.name, zone))
+    return tuple(zone for _, _, zone in sorted(ranked))
+
+
+def zone_celsius(zone: Path) -> float | None:
+    """Return one zone's temperature in degrees Celsius, None when it tells none that can be true."""
+    try:
+        celsius = int(_text(zone / "temp") or "") / 1000
+    except (ValueError, OverflowError):
+        return None
+    return celsius if _PLAUSIBLE_C[0] <= celsius <= _PLAUSIBLE_C[1] else None
+
+
+def temperature_c(root: Path = ROOT) -> float | None:
+    """Return the processor's temperature in degrees Celsius, None on machines without a sensor."""
+    readings = (zone_celsius(zone) for zone in thermal_zones(root))
+    return next((celsius for celsius in readings if celsius is not None), None)
 
 
 def rss_bytes() -> int:

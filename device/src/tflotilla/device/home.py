@@ -80,6 +80,16 @@ class Home:
         return self.path / layout.JOURNAL
 
     @property
+    def benchmark(self) -> Path:
+        """The benchmark that is going on, or the last one."""
+        return self.path / layout.BENCHMARK
+
+    @property
+    def samples(self) -> Path:
+        """Samples of a benchmark, by their digest."""
+        return self.path / layout.SAMPLES
+
+    @property
     def choice(self) -> Path:
         """The runtime chosen for each installed bundle."""
         return self.path / _CHOICE

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tflotilla.device import pace
+from tflotilla.device.choice import Choice, described
 from tflotilla.device.pace import Pace
-from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.deployment import DeploymentState
 
 if TYPE_CHECKING:
@@ -51,9 +52,20 @@ class Journal:
     previous: str | None
     state: DeploymentState = DeploymentState.VERIFYING
     attempts: int = 1
-    runtime: RuntimeOffer | None = None
+    #: How the candidate is to run, as tuning found out; None is what agent.toml says.
+    asked: InferenceConfig | None = None
+    #: What the probe found good, and why that is not what was asked.
+    choice: Choice | None = None
+    note: str = ""
+    #: How the candidate was served when it began, where it serves already and is only to be served otherwise.
+    before: Choice | None = None
     detail: str = ""
     error: str | None = None
+
+    @property
+    def reconfigures(self) -> bool:
+        """Whether the bundle stays, and only the way it is served changes."""
+        return self.candidate == self.champion
 
 
 # Events: what happened.
@@ -66,9 +78,13 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """A child process loaded the candidate and reproduced its goldens with this runtime."""
+    """A child process loaded the candidate and reproduced its goldens this way.
 
-    runtime: RuntimeOffer
+    `note` says why it is not the way that was asked for.
+    """
+
+    choice: Choice
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +154,18 @@ class Verify:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Try the candidate in a child process. Brings Probed, Refused or Broke."""
+    """Try the candidate in a child process, first as it is asked. Brings Probed, Refused or Broke."""
 
     candidate: str
+    asked: InferenceConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choose:
-    """Note durably which runtime the candidate is to be served with."""
+    """Note durably how the candidate is to be served; None forgets it."""
 
     candidate: str
-    runtime: RuntimeOffer
+    choice: Choice | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,23 +318,24 @@ def _verified(journal: Journal, event: Event) -> Step:
     if journal.kind == "rollback":
         return _enter_switching(journal)
     after = replace(journal, state=_S.PROBING)
-    return after, (Save(journal=after), Report(state=_S.PROBING), Probe(candidate=after.candidate))
+    return after, (Save(journal=after), Report(state=_S.PROBING), Probe(candidate=after.candidate, asked=after.asked))
 
 
 def _probed(journal: Journal, event: Event) -> Step:
-    return _enter_switching(replace(journal, runtime=event.runtime if isinstance(event, Probed) else None))
+    if isinstance(event, Probed):
+        journal = replace(journal, choice=event.choice, note=event.note)
+    return _enter_switching(journal)
 
 
 def _enter_switching(journal: Journal) -> Step:
     after = replace(journal, state=_S.SWITCHING)
-    runtime = f"with {after.runtime}" if after.runtime else ""
-    # A rollback chooses no runtime: the choice of its first deployment was kept.
-    choose = (Choose(candidate=after.candidate, runtime=after.runtime),) if after.runtime else ()
+    # A rollback chooses nothing: the choice of its first deployment was kept.
+    choose = (Choose(candidate=after.candidate, choice=after.choice),) if after.choice else ()
     return after, (
         Save(journal=after),
-        Report(state=_S.SWITCHING, detail=", ".join(filter(None, (runtime, _attempt(after))))),
+        Report(state=_S.SWITCHING, detail=", ".join(filter(None, (_with(after.choice), after.note, _attempt(after))))),
         *choose,
-        Point(current=after.candidate, previous=after.champion),
+        Point(current=after.candidate, previous=after.previous if after.reconfigures else after.champion),
         Serve(bundle=after.candidate, report=True),
     )
 
@@ -336,7 +354,7 @@ def _behaved(journal: Journal, event: Event) -> Step:
 
 
 def _succeed(journal: Journal, detail: str) -> Step:
-    after = replace(journal, state=_S.SUCCEEDED, detail=detail)
+    after = replace(journal, state=_S.SUCCEEDED, detail="; ".join(filter(None, (detail, journal.note))))
     return after, (Save(journal=after), *_finish(after, after.candidate))
 
 
@@ -360,7 +378,9 @@ def _undo(journal: Journal, event: Event) -> Step:
 
 
 def _restore(journal: Journal) -> tuple[Action, ...]:
+    choose = (Choose(candidate=journal.candidate, choice=journal.before),) if journal.reconfigures else ()
     return (
+        *choose,
         Point(current=journal.champion, previous=journal.previous),
         # Whatever comes of it: the old bundle is the last resort, the supervisor keeps trying it.
         Serve(bundle=journal.champion, report=False),
@@ -370,7 +390,8 @@ def _restore(journal: Journal) -> tuple[Action, ...]:
 
 def _finish(journal: Journal, serving: str | None) -> tuple[Action, ...]:
     # The candidate is kept even when it was refused: trying again then sends nothing.
-    behind = journal.champion if journal.state is _S.SUCCEEDED else journal.previous
+    replaced = journal.state is _S.SUCCEEDED and not journal.reconfigures
+    behind = journal.champion if replaced else journal.previous
     keep = tuple(sorted({bundle for bundle in (serving, behind, journal.candidate) if bundle}))
     return (
         Report(state=journal.state, detail=journal.detail, error=journal.error),
@@ -392,6 +413,13 @@ def _killed_too_often(journal: Journal) -> Broke:
         error="BoardError",
         detail=f"the agent or the board died {journal.attempts} times during {journal.state.value}; gave up",
     )
+
+
+def _with(choice: Choice | None) -> str:
+    if choice is None:
+        return ""
+    tuned = "" if choice.inference is None else f", {described(choice.inference)}, as tuned"
+    return f"with {choice.runtime}{tuned}"
 
 
 def _attempt(journal: Journal) -> str:

@@ -13,7 +13,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from tflotilla.device import admission, choice, install
+from tflotilla.device import admission, choice, facts, install
+from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tflotilla.device.reports import ProbeReport
     from tflotilla.device.store import Store
     from tflotilla.shared.contract.agent_config import InferenceConfig
-    from tflotilla.shared.contract.board import RuntimeOffer
     from tflotilla.shared.contract.messages import ServedBundle
 
     OnStatus = Callable[[DeploymentStatus], None]
@@ -48,7 +48,7 @@ class Serving(Protocol):
         A child that crashed or took too long is a report that isn't ok.
         """
 
-    async def serve(self, bundle: str | None, runtime: RuntimeOffer | None) -> None:
+    async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
         """(Re)start the worker on this bundle, and return when its first inference is done; None stops serving.
 
         Raises TflotillaError when the worker can't be brought up; the supervisor may go on trying.
@@ -114,8 +114,14 @@ class Installer:
             self._running.cancel()
             await asyncio.wait([self._running])
 
-    async def deploy(self, deployment: str, candidate: str, on_status: OnStatus) -> DeploymentStatus:
+    async def deploy(
+        self, deployment: str, candidate: str, on_status: OnStatus, *, inference: InferenceConfig | None = None
+    ) -> DeploymentStatus:
         """Bring a bundle into service that lies in `bundles/` or, complete, in `incoming/`.
+
+        `inference` is how it is to run, as tuning found out; None is what agent.toml says. It is probed as any other,
+        and where it fails agent.toml's is probed and served: a note in the statuses says so. One that serves already,
+        but otherwise, is probed and started again.
 
         Asked again with the id of the last one, whether it goes on or is over, it tells that one's story from the
         beginning: a host that lost the line may not know how far things are.
@@ -146,9 +152,13 @@ class Installer:
             title=manifest.title,
             champion=self._store.current(),
             previous=self._store.previous(),
+            asked=inference,
         )
         if candidate == journal.champion:
-            return self._already_served(journal, on_status)
+            before = self._store.choice(candidate)
+            if self._is_as_asked(before, inference):
+                return self._already_served(journal, on_status)
+            journal = replace(journal, before=before)
         return await self._run(journal, on_status)
 
     async def rollback(self, deployment: str, on_status: OnStatus) -> DeploymentStatus:
@@ -179,6 +189,14 @@ class Installer:
             previous=previous,
         )
         return await self._run(journal, on_status)
+
+    def _is_as_asked(self, before: Choice | None, asked: InferenceConfig | None) -> bool:
+        if asked is None:
+            return before is None or before.inference is None
+        return before is not None and before.inference == asked and self._stale(before) is None
+
+    def _stale(self, chosen: Choice) -> str | None:
+        return choice.stale(chosen, offers=facts.runtimes(), kernel=facts.kernel(), processors=facts.processors())
 
     def _is_known(self, kind: str, deployment: str, candidate: str | None) -> bool:
         last = self._journal
@@ -269,7 +287,7 @@ class Installer:
         elif isinstance(action, install.Clear):
             await asyncio.to_thread(store.remove_document, store.home.journal)
         elif isinstance(action, install.Choose):
-            await asyncio.to_thread(store.choose, action.candidate, action.runtime)
+            await asyncio.to_thread(store.choose, action.candidate, action.choice)
         elif isinstance(action, install.Point):
             await asyncio.to_thread(store.point, action.current, action.previous)
         elif isinstance(action, install.Collect):
@@ -278,7 +296,7 @@ class Installer:
             await asyncio.to_thread(self._verify, action)
             return install.Verified()
         elif isinstance(action, install.Probe):
-            return await self._probe(action.candidate)
+            return await self._probe(action.candidate, action.asked)
         elif isinstance(action, install.Serve):
             await self._serving.serve(action.bundle, store.choice(action.bundle) if action.bundle else None)
             return install.Serves() if action.report else None
@@ -289,7 +307,7 @@ class Installer:
     async def _observe(self, candidate: str) -> install.Event:
         promised = self._store.manifest(candidate)
         seen = await self._serving.observe(promised.health.confirm_window_s)
-        before = self._store.previous()
+        before = None if self._journal is None else self._journal.champion
         if before is None or self._store.manifest(before).name != promised.name:
             # Another model has a pace of its own: a detector is no slow classifier.
             seen = replace(seen, champion=None)
@@ -300,14 +318,35 @@ class Installer:
             self._check(action.candidate, self._store)
         self._store.admit(action.candidate)
 
-    async def _probe(self, candidate: str) -> install.Event:
+    async def _probe(self, candidate: str, asked: InferenceConfig | None) -> install.Event:
+        note = ""
+        if asked is not None:
+            chosen_so, objection = await self._probe_as_asked(candidate, asked)
+            if chosen_so is not None:
+                return install.Probed(choice=chosen_so)
+            note = f"not as tuned ({choice.described(asked)}): {objection}"
         reports = await self._serving.probe(self._store.home.bundle(candidate), self._inference)
         chosen = choice.pick(reports)
         if chosen is not None:
-            return install.Probed(runtime=chosen.runtime)
+            return install.Probed(choice=Choice(runtime=chosen.runtime), note=note)
         if not reports:
             return install.Broke(error="BoardError", detail="no runtime is installed on this board; bootstrap it again")
         return install.Refused(error="ProbeError", detail="; ".join(_reason(report) for report in reports))
+
+    async def _probe_as_asked(self, candidate: str, asked: InferenceConfig) -> tuple[Choice | None, str]:
+        """Return the choice when a tuned configuration holds here, or what stands against it."""
+        if asked.runtime == "auto":
+            return None, "it names no runtime"
+        if (misfit := choice.misfit(asked, facts.processors())) is not None:
+            return None, misfit
+        try:
+            (report,) = await self._serving.probe(self._store.home.bundle(candidate), asked)
+        except TflotillaError as error:
+            return None, str(error)
+        objection = choice.objection(report)
+        if objection is not None:
+            return None, objection
+        return Choice(runtime=report.runtime, inference=asked, kernel=facts.kernel()), ""
 
     def _tell(self, report: install.Report) -> None:
         if self._journal is None:

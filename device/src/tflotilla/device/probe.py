@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.device import child, facts
+from tflotilla.device import child, facts, scheduling
 from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.reports import ProbeReport, ProbeSpec
 from tflotilla.shared.contract.errors import TflotillaError
@@ -57,6 +57,7 @@ def probe(spec: ProbeSpec) -> ProbeReport:
 
 
 def _examine(spec: ProbeSpec, report: ProbeReport) -> ProbeReport:
+    scheduling.bind(spec.inference.affinity)
     from tflotilla.device import loading
     from tflotilla.shared.inference import goldens
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from tflotilla.shared.contract.errors import BoardError
+
 
 def stand_back() -> None:
     """Let this process, and threads and children it starts, never interrupt others by waking up."""
@@ -18,6 +20,28 @@ def stand_back() -> None:
 def be_prompt() -> None:
     """Take the ordinary place again, which a child of one that stands back has lost."""
     _schedule("SCHED_OTHER")
+
+
+def bind(processors: tuple[int, ...]) -> None:
+    """Keep this process, and the threads it starts from now on, on these processors; empty is wherever it may run.
+
+    Before a runtime is imported: the pools of threads that it makes inherit the place.
+
+    Raises:
+        BoardError: this board has no such processor, or the process may not run there.
+
+    """
+    if not processors:
+        return
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError as error:
+        here = ", ".join(str(number) for number in sorted(os.sched_getaffinity(0)))
+        asked = ", ".join(str(number) for number in processors)
+        message = (
+            f"inference.affinity: processor {asked} is not to be had on this board ({error.strerror}); have {here}"
+        )
+        raise BoardError(message) from error
 
 
 def _schedule(policy: str) -> None:

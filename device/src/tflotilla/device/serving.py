@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from tflotilla.device import choice, facts, pace, reports
 from tflotilla.device.backoff import Backoff
 from tflotilla.device.children import Child, ask
+from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
 from tflotilla.device.reports import ProbeReport, ProbeSpec, Ready, WorkerSpec
 from tflotilla.device.waiting import happens
@@ -68,6 +69,8 @@ class Hooks:
     on_end: Callable[[str], None]
     #: Something that the state tells has changed.
     on_change: Callable[[], None]
+    #: A bundle is not served as it was tuned any more; why.
+    on_untuned: Callable[[str], None] = lambda _reason: None
 
 
 class Keeper:
@@ -89,6 +92,9 @@ class Keeper:
         self._backoff = backoff or Backoff(first_s=0.5, limit_s=60.0)
         self.worker: Literal["none", "starting", "running", "failing"] = "none"
         self.bundle: str | None = None
+        #: How the worker runs the model, once that is settled; None when nothing serves.
+        self.inference: InferenceConfig | None = None
+        self._chosen: Choice | None = None
         self.ready: Ready | None = None
         #: Why the worker fails; None when it does not.
         self.problem: str | None = None
@@ -108,8 +114,8 @@ class Keeper:
         names = [offer.name for offer in facts.runtimes()] if auto else [inference.runtime]
         return tuple([await self._probe_once(folder, inference, name, health.probe_timeout_s) for name in names])
 
-    async def serve(self, bundle: str | None, runtime: RuntimeOffer | None) -> None:
-        """(Re)start the worker on this bundle; return when its first inference is done.
+    async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
+        """(Re)start the worker on this bundle, as it was chosen; return when its first inference is done.
 
         Raises:
             BoardError: no runtime can be used, or the board is to blame otherwise.
@@ -117,15 +123,15 @@ class Keeper:
 
         """
         await self.stop()
-        if bundle != self.bundle:
+        if (bundle, chosen) != (self.bundle, self._chosen):
             self._champion = pace.of(self._windows)
             self._windows.clear()
-        self.bundle = bundle
+        self.bundle, self._chosen, self.inference = bundle, chosen, None
         if bundle is None:
             self._change("none")
             return
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._keep(bundle, runtime, first))
+        self._task = asyncio.create_task(self._keep(bundle, self._holding(chosen), first))
         await asyncio.wait([first])
         first.result()
 
@@ -166,14 +172,14 @@ class Keeper:
 
     # The worker's life
 
-    async def _keep(self, bundle: str, runtime: RuntimeOffer | None, first: asyncio.Future[None]) -> None:
+    async def _keep(self, bundle: str, chosen: Choice | None, first: asyncio.Future[None]) -> None:
         self._backoff.reset()
         self._change("starting", ready=None, problem=None)
         try:
             while True:
                 began = time.monotonic()
                 try:
-                    error = await self._live(bundle, runtime, first)
+                    error = await self._live(bundle, chosen, first)
                 except TflotillaError as caught:
                     error = caught
                 if time.monotonic() - began > _GOOD_LIFE_S and first.done():
@@ -195,11 +201,10 @@ class Keeper:
                 first.exception()  # Nobody may be waiting any more.
             raise
 
-    async def _live(self, bundle: str, runtime: RuntimeOffer | None, first: asyncio.Future[None]) -> TflotillaError:
+    async def _live(self, bundle: str, chosen: Choice | None, first: asyncio.Future[None]) -> TflotillaError:
         """Run one worker to its end; return why it ended."""
         folder = self._store.home.bundle(bundle)
-        name = _literal(await self._runtime(bundle, runtime))
-        inference = dataclasses.replace(self._config.inference, runtime=name)
+        inference = self.inference = await self._settled(bundle, chosen)
         spec = WorkerSpec(
             bundle=str(folder), inference=inference, source=self._config.source, reporting=self._config.reporting
         )
@@ -235,6 +240,23 @@ class Keeper:
         await child.end()
         await asyncio.wait([reading], timeout=1.0)
 
+    def _holding(self, chosen: Choice | None) -> Choice | None:
+        """Return a choice without what tuning found where that does not hold any more, and say so."""
+        if chosen is None:
+            return None
+        reason = choice.stale(chosen, offers=facts.runtimes(), kernel=facts.kernel(), processors=facts.processors())
+        if reason is None:
+            return chosen
+        self._hooks.on_untuned(f"served as agent.toml says, not as tuned: {reason}; tune and deploy again")
+        return dataclasses.replace(chosen, inference=None)
+
+    async def _settled(self, bundle: str, chosen: Choice | None) -> InferenceConfig:
+        """Return what to serve with, runtime and all. Raises BoardError, ProbeError."""
+        if chosen is not None and chosen.inference is not None:
+            return chosen.inference
+        name = _literal(await self._runtime(bundle, None if chosen is None else chosen.runtime))
+        return dataclasses.replace(self._config.inference, runtime=name)
+
     async def _runtime(self, bundle: str, chosen: RuntimeOffer | None) -> str:
         """Return the PyPI name of the runtime to serve with. Raises BoardError, ProbeError."""
         configured = self._config.inference.runtime
@@ -254,7 +276,7 @@ class Keeper:
             raise ProbeError("; ".join(f"{report.runtime}: {report.reason}" for report in found))
         # Only to save the probes next time: an agent that can't write still serves.
         with contextlib.suppress(TflotillaError):
-            await asyncio.to_thread(self._store.choose, bundle, best.runtime)
+            await asyncio.to_thread(self._store.choose, bundle, Choice(runtime=best.runtime))
         return best.runtime.name
 
     async def _probe_once(self, folder: Path, inference: InferenceConfig, name: str, timeout_s: float) -> ProbeReport:

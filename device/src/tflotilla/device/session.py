@@ -201,7 +201,10 @@ class _Session:
         deployment = request.deployment or os.urandom(8).hex()
         if request.verb == "deploy":
             asked = control.ControlRequest(
-                verb="deploy", bundle=_given(request.bundle, "bundle"), deployment=deployment
+                verb="deploy",
+                bundle=_given(request.bundle, "bundle"),
+                deployment=deployment,
+                inference=request.inference,
             )
         elif request.verb == "rollback":
             asked = control.ControlRequest(verb="rollback", deployment=deployment)

@@ -18,8 +18,9 @@ import fcntl
 import re
 import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tflotilla.device.choice import Choice
 from tflotilla.device.disk import UNFINISHED, Disk, RealDisk, point, write
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer
@@ -52,6 +53,8 @@ class Store:
         self.home = home
         self._disk = disk or RealDisk()
         self._clock = clock
+        #: Bundles that are being measured: nothing else may name them.
+        self._protected: frozenset[str] = frozenset()
 
     # Blobs
 
@@ -280,20 +283,22 @@ class Store:
                 if wanted != standing:
                     point(self._disk, link, None if wanted is None else f"{self.home.bundles.name}/{wanted}")
 
-    def choice(self, bundle: str) -> RuntimeOffer | None:
-        """Return the runtime that the bundle's probe chose on this board, None when none was probed."""
+    def choice(self, bundle: str) -> Choice | None:
+        """Return how the bundle is to be served on this board, None when it was never probed."""
         return self._choices().get(bundle)
 
-    def choose(self, bundle: str, runtime: RuntimeOffer) -> None:
-        """Note durably which runtime serves a bundle; bundles that are gone are forgotten. Raises BoardError."""
-        kept = {name: offer for name, offer in self._choices().items() if self.has_bundle(name)}
-        self.write_document(self.home.choice, codec.canonical_json({**kept, bundle: runtime}))
+    def choose(self, bundle: str, choice: Choice | None) -> None:
+        """Note durably how a bundle is served, None forgets it; so are bundles that are gone. Raises BoardError."""
+        kept = {name: made for name, made in self._choices().items() if self.has_bundle(name) and name != bundle}
+        if choice is not None:
+            kept[bundle] = choice
+        self.write_document(self.home.choice, codec.canonical_json(kept))
 
-    def _choices(self) -> dict[str, RuntimeOffer]:
+    def _choices(self) -> dict[str, Choice]:
         place = str(self.home.choice)
         try:
             document = codec.parse_json(self.home.choice.read_bytes(), place)
-            return {name: codec.decode(RuntimeOffer, value, place) for name, value in document.items()}
+            return {name: _choice(value, place) for name, value in document.items()}
         except (OSError, ContractError, AttributeError):
             # Written by nobody but us, atomically: unreadable means absent, and the supervisor picks again.
             return {}
@@ -311,16 +316,32 @@ class Store:
         now = self._clock()
         with self._translated("tidy up", 0), self._locked():
             for folder in self.home.bundles.iterdir():
-                if folder.name not in keep:
+                if folder.name not in keep and folder.name not in self._protected:
                     self._disk.remove(folder)
             for entry in self.home.incoming.iterdir():
                 # A clock that went back makes an entry young again: kept too long beats lost too early.
                 if now - entry.stat().st_mtime > ABANDONED_AFTER_S or entry.name.endswith(UNFINISHED):
                     self._disk.remove(entry)
-            named = self._named_blobs()
-            for blob in self.home.store.glob("??/*"):
-                if blob.name not in named:
-                    self._disk.remove(blob)
+            self._remove_unnamed_blobs()
+
+    def protect(self, bundles: Collection[str]) -> None:
+        """Keep these from being collected by this store, in place of those before."""
+        self._protected = frozenset(bundles)
+
+    def discard(self, bundle: str) -> None:
+        """Remove a bundle that came to be measured, unless it serves, or did before. Raises BoardError."""
+        if bundle in (self.current(), self.previous()):
+            return
+        with self._translated("tidy up", 0), self._locked():
+            self._disk.remove(self.home.bundle(bundle))
+            self._disk.remove(self.home.incoming / bundle)
+            self._remove_unnamed_blobs()
+
+    def _remove_unnamed_blobs(self) -> None:
+        named = self._named_blobs()
+        for blob in self.home.store.glob("??/*"):
+            if blob.name not in named:
+                self._disk.remove(blob)
 
     def _named_blobs(self) -> set[str]:
         named: set[str] = set()
@@ -419,6 +440,13 @@ class Incoming:
             message = f"blob: {self._size - self._offset} bytes are missing at the end of the stream"
             raise ContractError(message)
         self._finish()
+
+
+def _choice(document: Any, place: str) -> Choice:  # noqa: ANN401 - parsed JSON
+    # Agents before the one that is tuned noted the runtime alone.
+    if isinstance(document, dict) and "name" in document:
+        return Choice(runtime=codec.decode(RuntimeOffer, document, place))
+    return codec.decode(Choice, document, place)
 
 
 def _manifest_if_sound(folder: Path, bundle: str) -> Manifest | None:

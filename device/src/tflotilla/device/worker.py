@@ -106,6 +106,7 @@ def _live(handover: Handover) -> int:
 
 
 def _serve(spec: reports.WorkerSpec, handover: Handover, stop: Stop) -> None:
+    scheduling.bind(spec.inference.affinity)
     bundle = BundleFolder.open(Path(spec.bundle))
     loaded = loading.load(bundle, spec.inference)
     model = loaded.model

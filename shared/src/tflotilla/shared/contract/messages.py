@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from tflotilla.shared.contract import codec, topics
+from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.errors import ContractError
@@ -65,6 +66,8 @@ class State:
     outbox_dropped: int
     #: Why the worker fails, when it does.
     problem: str | None = None
+    #: How the worker runs the model: what agent.toml says, or what tuning found and a deployment brought.
+    inference: InferenceConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
