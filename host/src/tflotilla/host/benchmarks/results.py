@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tflotilla.host.benchmarks.foreign import ForeignFigures
 from tflotilla.host.models.delivery import deliver
-from tflotilla.shared.contract import codec
+from tflotilla.shared.contract import codec, errors
 from tflotilla.shared.contract.benchmark import BenchmarkCell, BenchmarkRequest, Identity
 from tflotilla.shared.contract.errors import ContractError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tflotilla.shared.contract.errors import TflotillaError
 
 SCHEMA = 1
 
@@ -37,6 +40,11 @@ class BoardRun:
     #: The error's class, for the exit code.
     error_kind: str | None = None
 
+    @property
+    def failure(self) -> TflotillaError | None:
+        """The error as it was raised; None when there is none."""
+        return None if self.error is None else errors.from_wire(self.error_kind or "", self.error)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -49,6 +57,8 @@ class Run:
     name: str | None = None
     #: Who measured: ours, or a program whose output was imported.
     tool: Literal["tflotilla", "benchmark_model", "litert-benchmark"] = "tflotilla"
+    #: What another program measured; such a run has no boards.
+    foreign: tuple[ForeignFigures, ...] = ()
     schema: int = SCHEMA
 
 
