@@ -339,7 +339,10 @@ class Verdict:
     """Whether the figures may be quoted, and why not."""
 
     valid: bool
+    #: What makes the figures invalid, one sentence each with its figures; empty when they are valid.
     reasons: tuple[str, ...] = ()
+    #: What could not be checked on this board, and what a reader should know beside valid figures.
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
