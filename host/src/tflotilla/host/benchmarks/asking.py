@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from tflotilla.host.telemetry.fleet_view import understood
 from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.errors import BrokerError, TflotillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tflotilla.host.benchmarks.plan import Asking
     from tflotilla.host.telemetry.mqtt import Connection
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
+    from tflotilla.shared.contract.board import BoardFacts
 
 _TICK_S = 0.25
 
@@ -20,37 +23,80 @@ _TICK_S = 0.25
 def ask(
     broker: Connection,
     fleet: str,
-    request: messages.BenchmarkRequest,
     asking: Asking,
     *,
+    build: Callable[[str, BoardFacts], BenchmarkRequest],
+    on_report: Callable[[str, BenchmarkReport], None] = lambda _board, _report: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Asking:
-    """Publish the request to each board in its turn and return when every board has answered or is given up.
+    """Publish a request to each board in its turn and return when every board has answered or is given up.
+
+    Args:
+        broker: connected.
+        fleet: the fleet's name.
+        asking: who is to be asked.
+        build: makes a board's request from what the board is; its errors are that board's.
+        on_report: hears every answer once.
+        tell: hears what is being waited for.
 
     Raises:
         BrokerError: the broker refuses what is asked of it.
 
     """
-    channels: tuple[topics.Channel, ...] = ("availability", "benchmark")
+    channels: tuple[topics.Channel, ...] = ("availability", "state", "benchmark")
     broker.subscribe(tuple(topics.topic(fleet, board, channel) for board in asking.boards for channel in channels))
     told = ""
+    away = False
     while True:
         asking = asking.at(time.monotonic())
-        due = asking.due()
-        for board in due:
-            said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
-            broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
-        asking = asking.asking(due, time.monotonic())
+        if not broker.connected:
+            away = True
+        elif away:
+            away, asking = False, asking.doubting()
+        for board in () if away else asking.due():
+            asking = _ask_one(broker, fleet, asking, board, build)
         if asking.finished:
             return asking
-        doing = f"{len(asking.answers)} of {len(asking.boards)} boards answered; measuring: {_some(asking.measuring)}"
+        doing = _doing(asking, away=away)
         if doing != told:
             told = doing
             tell(doing)
         for received in broker.receive(timeout_s=_TICK_S):
             message = understood(received.topic, received.payload)
-            if message is not None:
-                asking = asking.hearing(message)
+            if message is None:
+                continue
+            before = asking.cells(message.board)
+            asking = asking.hearing(message, time.monotonic())
+            for report in asking.cells(message.board):
+                if report not in before:
+                    on_report(message.board, report)
+
+
+def _ask_one(
+    broker: Connection, fleet: str, asking: Asking, board: str, build: Callable[[str, BoardFacts], BenchmarkRequest]
+) -> Asking:
+    try:
+        request = build(board, asking.facts[board])
+    except TflotillaError as error:
+        return asking.failing(board, error)
+    said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
+    try:
+        broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
+    except BrokerError:
+        if broker.connected:
+            raise
+        # It went away in this moment; asked again when it is back.
+        return asking
+    return asking.asking((board,), time.monotonic())
+
+
+def _doing(asking: Asking, *, away: bool) -> str:
+    if away:
+        return "the broker is away; waiting for it"
+    cells = sum(len(asking.cells(board)) for board in asking.boards)
+    done = sum(board not in asking.measuring for board in asking.boards if board in asking.asked)
+    waiting = _some(asking.measuring) or "nobody yet"
+    return f"{done} of {len(asking.boards)} boards done, {cells} configurations measured; measuring: {waiting}"
 
 
 _SHOWN_NAMES = 4

@@ -134,8 +134,8 @@ def _affinity(text: str) -> tuple[int, ...]:
     numbers: list[int] = []
     try:
         for part in text.split(","):
-            first, _, last = part.partition("-")
-            numbers.extend(range(int(first), int(last or first) + 1))
+            first, dash, last = part.partition("-")
+            numbers.extend(range(int(first), int(last if dash else first) + 1))
         return InferenceConfig(affinity=tuple(sorted(set(numbers)))).affinity
     except ValueError:
         raise UsageError(f"--affinity must be none or processors like 0,1 or 2-3, not {text!r}") from None

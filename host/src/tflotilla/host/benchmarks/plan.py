@@ -1,6 +1,7 @@
-"""What is asked of which board, and when an answer is overdue. Pure: times are given, nothing is sent from here.
+"""What is asked of which board over the broker, and when an answer is overdue. Pure: times are given, nothing is sent.
 
-MLPerf's SingleStream scenario, once per board, runtime and number of threads; the boards do the measuring.
+A board is asked when it is known to be online and what it is; it answers cell by cell. A request may be lost, and so
+may answers, when a broker dies: the same request is then sent again, and the board tells what it has found so far.
 """
 
 from __future__ import annotations
@@ -11,93 +12,65 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.shared.contract import messages
-from tflotilla.shared.contract.errors import BoardError, BrokerError, TflotillaError, UsageError
+from tflotilla.shared.contract.benchmark import BenchmarkReport
+from tflotilla.shared.contract.board import BoardFacts
+from tflotilla.shared.contract.errors import BoardError, BrokerError, ConflictError, TflotillaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RUNTIMES = ("tflite-runtime", "ai-edge-litert")
-AUTO = "auto"
-_MOST_THREADS = 64
-#: Starting a process on a slow board, loading a model, and the way there and back.
-_ALLOWANCE_PER_CELL_S = 20.0
-_ALLOWANCE_S = 10.0
+    from tflotilla.shared.contract.benchmark import Method
+
+#: Starting a process on a slow board, a delegate's trial, loading a model, checking the goldens.
+_ALLOWANCE_S = 240.0
+_STAGES_S = 60.0
+_PROFILE_S = 600.0
+#: How many rates the search of the server scenario tries at most, in times of `max_seconds`.
+_SERVER_TRIALS = 24
 #: The broker hands out what it retained at once: a board it does not know after that long has never reported to it.
 UNKNOWN_AFTER_S = 5.0
 
 
-def parse_threads(text: str) -> tuple[int, ...]:
-    """Read `1,2,4`. Raises UsageError."""
-    try:
-        threads = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError as error:
-        message = f"--threads must be numbers like 1,2,4, not {text!r}"
-        raise UsageError(message) from error
-    for number in threads:
-        if not 1 <= number <= _MOST_THREADS:
-            message = f"--threads: {number} is not between 1 and {_MOST_THREADS}"
-            raise UsageError(message)
-    return threads
-
-
-def parse_runtimes(text: str) -> tuple[str, ...]:
-    """Read `auto` (every runtime a board has: the empty tuple) or names like `tflite-runtime,ai-edge-litert`.
-
-    Raises:
-        UsageError: a name that is no runtime.
-
-    """
-    if text == AUTO:
-        return ()
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in RUNTIMES:
-            message = f"--runtimes must be auto or some of {', '.join(RUNTIMES)}, not {name!r}"
-            raise UsageError(message)
-    return names
-
-
-def check(request: messages.BenchmarkRequest) -> messages.BenchmarkRequest:
-    """Return the request. Raises UsageError when its limits contradict each other or can't be."""
-    if request.min_runs < 1 or request.warmup_runs < 0:
-        message = "--min-runs must be at least 1 and --warmup-runs at least 0"
-        raise UsageError(message)
-    if not 0 <= request.min_seconds <= request.max_seconds or request.max_seconds <= 0:
-        message = (
-            f"--min-seconds {request.min_seconds:g} and --max-seconds {request.max_seconds:g} leave no time to measure"
-        )
-        raise UsageError(message)
-    return request
-
-
-def patience_s(request: messages.BenchmarkRequest) -> float:
-    """Return how long a board may take over all the cells of a request."""
-    cells = len(request.threads) * (len(request.runtimes) or len(RUNTIMES))
-    return cells * (request.max_seconds + _ALLOWANCE_PER_CELL_S) + _ALLOWANCE_S
+def patience_s(method: Method) -> float:
+    """Return how long a board may take over one cell, in seconds: what the method allows, and what comes before it."""
+    searched = method.scenario == "server" and method.qps is None
+    return (
+        _ALLOWANCE_S
+        + method.warmup_seconds
+        + method.max_seconds * (_SERVER_TRIALS if searched else 1)
+        + (method.sustained_seconds or 0)
+        + (method.cool_seconds if method.cool_to_c is not None else 0)
+        + (_STAGES_S if method.stages else 0)
+        + (_PROFILE_S if method.profile else 0)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """Who was asked, who answered, who still waits. Times are of one monotonic clock, in seconds.
 
-    Every board ends exactly once, in `answers` or in `failures`; what comes from it afterwards is ignored.
+    Every board ends exactly once, complete or in `failures`; what comes from it afterwards is ignored.
     """
 
     request: str
     #: In the order in which they are asked.
     boards: tuple[str, ...]
+    #: Between two answers of a board.
     patience_s: float
     began: float
     #: At most that many boards measure at the same time.
     at_once: int
+    #: When a board was asked, or heard of last.
     asked: Mapping[str, float] = field(default_factory=dict)
-    known: frozenset[str] = frozenset()
-    answers: Mapping[str, messages.BenchmarkReport] = field(default_factory=dict)
+    online: frozenset[str] = frozenset()
+    facts: Mapping[str, BoardFacts] = field(default_factory=dict)
+    #: By board and position.
+    reports: Mapping[str, Mapping[int, BenchmarkReport]] = field(default_factory=dict)
     failures: Mapping[str, TflotillaError] = field(default_factory=dict)
 
     @property
     def measuring(self) -> tuple[str, ...]:
-        """The boards that were asked and have not answered."""
+        """The boards that were asked and have not answered to the end."""
         return tuple(board for board in self.boards if board in self.asked and not self._ended(board))
 
     @property
@@ -105,38 +78,65 @@ class Asking:
         """Whether nothing is waited for."""
         return all(self._ended(board) for board in self.boards)
 
+    def cells(self, board: str) -> tuple[BenchmarkReport, ...]:
+        """Return what a board has answered so far, in order."""
+        return tuple(report for _, report in sorted(self.reports.get(board, {}).items()))
+
     def _ended(self, board: str) -> bool:
-        return board in self.answers or board in self.failures
+        found = self.reports.get(board, {})
+        return board in self.failures or (bool(found) and len(found) >= next(iter(found.values())).total)
 
     def due(self) -> tuple[str, ...]:
         """Return the boards that are to be asked now."""
-        waiting = (board for board in self.boards if board not in self.asked and not self._ended(board))
+        ready = (
+            board
+            for board in self.boards
+            if board in self.online and board in self.facts and board not in self.asked and not self._ended(board)
+        )
         free = max(0, self.at_once - len(self.measuring))
-        return tuple(board for _, board in zip(range(free), waiting, strict=False))
+        return tuple(board for _, board in zip(range(free), ready, strict=False))
 
     def asking(self, boards: Sequence[str], now: float) -> Asking:
         """Return this after these boards were asked."""
         return dataclasses.replace(self, asked={**self.asked, **dict.fromkeys(boards, now)})
 
-    def hearing(self, message: messages.Message[Any]) -> Asking:
-        """Return this after a message: an answer to this request, or a word about being there."""
+    def doubting(self) -> Asking:
+        """Return this after the broker was away: who measures is asked again, for answers may be lost."""
+        return dataclasses.replace(self, asked={b: at for b, at in self.asked.items() if self._ended(b)})
+
+    def hearing(self, message: messages.Message[Any], now: float) -> Asking:
+        """Return this after a message: an answer to this request, or a word about the board."""
         board = message.board
         if board not in self.boards or self._ended(board):
             return self
-        known = dataclasses.replace(self, known=self.known | {board})
         match message.body:
-            case messages.BenchmarkReport(request=request) if request == self.request:
-                return known.answering(board, message.body)
-            case messages.Availability(status="offline"):
-                error = BrokerError(f"{board} is offline, says its last will; nothing was measured")
-                return known.failing(board, error)
-        return known
+            case BenchmarkReport(request=request) if request == self.request:
+                return self._answering(board, message.body, now)
+            case messages.State(facts=facts):
+                return dataclasses.replace(self, facts={**self.facts, board: facts})
+            case messages.Availability(status=status):
+                return self._coming(board) if status == "online" else self._going(board)
+        return self
 
-    def answering(self, board: str, report: messages.BenchmarkReport) -> Asking:
-        """Return this after a board's answer, which may be that it can't."""
+    def _coming(self, board: str) -> Asking:
+        # Back after it was away: the request may never have reached it.
+        asked = {b: at for b, at in self.asked.items() if b != board or board in self.online}
+        return dataclasses.replace(self, online=self.online | {board}, asked=asked)
+
+    def _going(self, board: str) -> Asking:
+        if board not in self.asked:
+            return self.failing(board, BrokerError(f"{board} is offline, says its last will; nothing was measured"))
+        return dataclasses.replace(self, online=self.online - {board})
+
+    def _answering(self, board: str, report: BenchmarkReport, now: float) -> Asking:
         if report.error is not None:
-            return self.failing(board, BoardError(f"{board} can't measure: {report.error}"))
-        return dataclasses.replace(self, answers={**self.answers, board: report})
+            busy = "another one" in report.error
+            kind = ConflictError if busy else BoardError
+            return self.failing(board, kind(f"{board} can't measure: {report.error}"))
+        found = {**self.reports.get(board, {}), report.position: report}
+        return dataclasses.replace(
+            self, reports={**self.reports, board: found}, asked={**self.asked, board: now}, online=self.online | {board}
+        )
 
     def failing(self, board: str, error: TflotillaError) -> Asking:
         """Return this with one board given up."""
@@ -148,13 +148,22 @@ class Asking:
         for board in self.boards:
             if self._ended(board):
                 continue
-            if board in self.asked and now - self.asked[board] > self.patience_s:
-                error = BrokerError(f"{board} did not answer within {self.patience_s:.0f} s; --timeout waits longer")
-                after = after.failing(board, error)
-            elif board not in self.known and now - self.began > UNKNOWN_AFTER_S:
+            if board in self.asked:
+                if now - self.asked[board] > self.patience_s:
+                    after = after.failing(board, BrokerError(self._silence(board)))
+            elif not self._known(board) and now - self.began > UNKNOWN_AFTER_S:
                 error = BrokerError(
                     f"{board} does not answer: it has never reported to this broker; "
                     f"is its agent running? (tflotilla status {board})"
                 )
                 after = after.failing(board, error)
         return after
+
+    def _known(self, board: str) -> bool:
+        return board in self.online and board in self.facts
+
+    def _silence(self, board: str) -> str:
+        done = len(self.reports.get(board, {}))
+        after = f" after {done} configurations" if done else ""
+        away = "; it is offline" if board not in self.online else ""
+        return f"{board} did not answer within {self.patience_s:.0f} s{after}{away}; --timeout waits longer"

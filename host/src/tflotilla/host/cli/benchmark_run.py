@@ -1,89 +1,368 @@
-"""`tflotilla benchmark SELECTOR`: let boards measure the model they serve, and put the figures side by side."""
+"""`tflotilla benchmark SELECTOR`: let boards measure models, and put the figures side by side."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tflotilla.host.cli import output
-from tflotilla.shared.contract.errors import ConfigError, UsageError
+from tflotilla.host.cli import output, quantities
+from tflotilla.shared.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tflotilla.host.benchmarks.matrix import Axes
+    from tflotilla.host.benchmarks.measuring import Measurer, Subject
+    from tflotilla.host.benchmarks.results import BoardRun, Run
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, Configuration, Method
+    from tflotilla.shared.contract.board import BoardFacts
+
+_Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
+_Way = Literal["auto", "mqtt", "ssh"]
 
 
 def run(
-    selector: Annotated[str, typer.Argument(help="Which boards: all, a name, key=value, …")],
-    threads: Annotated[str, typer.Option(help="Numbers of threads, like 1,2,4.")] = "1",
+    selector: Annotated[
+        list[str] | None, typer.Argument(metavar="SELECTOR", help="Which boards: all, a name, key=value, …")
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BUNDLE...", help="Signed bundles to measure, none of which need serve. Default: what serves."
+        ),
+    ] = None,
+    threads: Annotated[
+        str, typer.Option("--threads", "--num-threads", help="Like 1,2,4; auto is 1 to all cores.")
+    ] = "1",
     runtimes: Annotated[str, typer.Option(help="auto is every runtime a board has.")] = "auto",
-    min_runs: Annotated[int, typer.Option(help="Timed runs at least; a p99 needs 662.")] = 662,
-    min_seconds: Annotated[float, typer.Option(help="Measure at least that long.")] = 1.0,
-    max_seconds: Annotated[float, typer.Option(help="Stop after that long, whatever is reached.")] = 30.0,
+    xnnpack: Annotated[str, typer.Option("--xnnpack", "--use-xnnpack", help="on, off or both.")] = "on",
+    delegate: Annotated[
+        list[str] | None, typer.Option(help="LIBRARY[:KEY=VALUE…] on the board, or none; repeated for several.")
+    ] = None,
+    affinity: Annotated[
+        list[str] | None, typer.Option(help="Processors to run on, like 0,1 or 2-3, or none; repeated.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Samples in one invoke, like 1,4,8.")] = "1",
+    scenario: Annotated[_Scenario, typer.Option(help="MLPerf's: what is timed, and when it begins.")] = "single-stream",
+    min_runs: Annotated[
+        int, typer.Option("--min-runs", "--num-runs", help="Timed runs at least; a p99 needs 662.")
+    ] = 662,
+    min_seconds: Annotated[
+        float, typer.Option("--min-seconds", "--min-secs", help="Measure at least that long.")
+    ] = 1.0,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
+    ] = 30.0,
     warmup_runs: Annotated[int, typer.Option(help="Runs before the timed ones.")] = 10,
+    warmup_seconds: Annotated[
+        float, typer.Option("--warmup-seconds", "--warmup-min-secs", help="Warm up at least that long.")
+    ] = 0.0,
+    run_delay: Annotated[float, typer.Option(help="Seconds of pause after each run.")] = 0.0,
+    rate: Annotated[
+        float | None, typer.Option(help="Begin so many runs a second, instead of one after the other.")
+    ] = None,
+    inputs: Annotated[
+        Literal["goldens", "random"], typer.Option(help="The bundle's golden inputs, or seeded noise.")
+    ] = "goldens",
+    input_count: Annotated[int, typer.Option(help="Rotate over so many inputs.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of random inputs and arrivals.")] = 0,
+    samples_per_query: Annotated[int, typer.Option(help="multi-stream: samples in a query.")] = 8,
+    qps: Annotated[float | None, typer.Option(help="server: arrivals a second; default: search the most.")] = None,
+    latency_bound: Annotated[
+        str | None, typer.Option(metavar="TIME", help="server: what the p99 must keep, like 30ms.")
+    ] = None,
+    stages: Annotated[bool, typer.Option("--stages", help="Time decode, resize, … publish too.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", "--enable-op-profiling", help="Time the operators too.")
+    ] = False,
+    sustained: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Go on for so long, like 10min: cold and steady latency.")
+    ] = None,
+    cool_to: Annotated[
+        float | None, typer.Option(help="Wait before each configuration until the processor is at so many °C.")
+    ] = None,
+    max_other_cpu: Annotated[
+        float, typer.Option(help="Invalid when another process takes more per cent of a core.")
+    ] = 10.0,
+    max_rss: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="End a configuration beyond, like 120MiB.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Labelled data as `evaluate` takes it: accuracy in the same run. Needs --models."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of --data, at most so many, spread evenly.")] = 200,
+    label_offset: Annotated[int, typer.Option(help="Added to labels of --data given as numbers.")] = 0,
+    rerun: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure again what a result file holds, option for option.")
+    ] = None,
+    over: Annotated[
+        _Way, typer.Option(help="How boards are asked; auto is mqtt where the fleet has a broker.")
+    ] = "auto",
     at_once: Annotated[
-        int, typer.Option(help="Boards that measure at the same time; 1 for virtual boards of one machine.")
+        int, typer.Option(min=1, help="Boards that measure at the same time; 1 for virtual boards of one machine.")
     ] = 100,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a board's answer.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a board's next answer.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result in the fleet's history.")] = False,
+    name: Annotated[str | None, typer.Option(help="What to call it, for `benchmark compare`; implies --save.")] = None,
+    target: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Also write .json, .csv, .md, .xml (JUnit), .html, .txt; repeated."
+        ),
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Print all that is known of each configuration.")] = False,
+    require_valid: Annotated[
+        bool, typer.Option("--require-valid", help="Exit 7 unless every figure may be quoted.")
+    ] = False,
     fleet: Annotated[Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Let boards measure the model they serve: latency by runtime and threads, load time, memory.
+    """Let boards measure models: latency with its certainty, load times, memory, and what the figures are worth.
 
-    Each configuration is a fresh process on the board. A percentile that too few runs support is marked with *.
+    Each configuration is a fresh process on the board, whose answers are checked; what serves goes on serving.
 
-    Example: tflotilla benchmark room=kitchen --threads 1,2,4 --max-seconds 10
+    Example: tflotilla benchmark room=kitchen --threads 1,2,4 --max-seconds 10 --save
 
-    Exit codes: 0 every board answered, 2 usage, 3 bad fleet file, 7 a board can't measure, 10 a board does not answer
-    or the broker is down, 1 some of this and some of that.
+    Exit codes: 0 everything was measured, 2 usage, 3 bad fleet file, bundle or data, 4 a board can't run a bundle,
+    5 unreachable, 7 a configuration failed or a board can't measure, 8 a bundle isn't signed for this fleet, 10 a board
+    does not answer or the broker is down, 11 another benchmark runs there, 1 some of this and some of that.
     """
-    from tflotilla.host.benchmarks import plan, report
-    from tflotilla.host.benchmarks.asking import ask
-    from tflotilla.host.fleet import pool
+    from tflotilla.host.benchmarks import matrix
+    from tflotilla.host.benchmarks.measuring import Measurer
+    from tflotilla.host.benchmarks.rendering import forms
+    from tflotilla.host.benchmarks.results import Run
     from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.telemetry import mqtt
-    from tflotilla.shared.contract import messages
+    from tflotilla.host.models.delivery import check_writable
+    from tflotilla.shared.contract.benchmark import Method
 
-    request = plan.check(
-        messages.BenchmarkRequest(
-            request=secrets.token_hex(8),
-            runtimes=plan.parse_runtimes(runtimes),
-            threads=plan.parse_threads(threads),
+    boards, bundles = _words(selector or [], models or [], rerun)
+    for path in target or []:
+        forms.form_of(path)
+        check_writable(path)
+    axes = matrix.Axes(
+        runtimes=matrix.parse_runtimes(runtimes),
+        threads=matrix.parse_threads(threads),
+        xnnpack=matrix.parse_xnnpack(xnnpack),
+        delegates=matrix.parse_delegates(delegate or []),
+        affinities=matrix.parse_affinities(affinity or []),
+        batches=matrix.parse_batches(batch),
+    )
+    try:
+        method = Method(
+            scenario=_SCENARIOS[scenario],
             warmup_runs=warmup_runs,
+            warmup_seconds=warmup_seconds,
             min_runs=min_runs,
             min_seconds=min_seconds,
             max_seconds=max_seconds,
+            run_delay_seconds=run_delay,
+            rate_hz=rate,
+            inputs=inputs,
+            input_count=input_count,
+            seed=seed,
+            samples_per_query=samples_per_query,
+            qps=qps,
+            latency_bound_ms=quantities.milliseconds("--latency-bound", latency_bound),
+            stages=stages,
+            profile=profile,
+            sustained_seconds=quantities.seconds("--sustained", sustained),
+            cool_to_c=cool_to,
+            max_other_cpu_percent=max_other_cpu,
+            max_rss_mib=quantities.mebibytes("--max-rss", max_rss),
         )
-    )
-    if at_once < 1 or (timeout is not None and timeout <= 0):
-        message = "--at-once must be at least 1, and --timeout above 0"
-        raise UsageError(message)
+    except ValueError as error:
+        raise UsageError(_option(str(error))) from error
+    if timeout is not None and timeout <= 0:
+        raise UsageError("--timeout must be above 0")
     loaded = Fleet.load(fleet)
-    if loaded.mqtt is None:
-        message = f"{loaded.path} has no [mqtt] table, so no board can be asked; add host and port of your broker"
-        raise ConfigError(message)
-    asking = plan.Asking(
-        request=request.request,
-        boards=loaded.select(selector),
-        patience_s=plan.patience_s(request) if timeout is None else timeout,
-        began=time.monotonic(),
-        at_once=at_once,
-    )
-    with mqtt.connect(loaded.mqtt, folder=loaded.folder) as broker, output.progress("asking the boards") as tell:
-        asking = ask(broker, loaded.name, request, asking, tell=tell)
-    if as_json:
-        output.emit_json(report.document(request, asking.answers, asking.failures))
-    elif asking.answers:
-        shown = report.report(asking.answers)
-        output.emit_table("Benchmark", report.COLUMNS, shown.rows, right=report.FIGURES)
-        for line in shown.notes:
-            output.note(line)
-    results = tuple(
-        pool.BoardResult(board=board, value=asking.answers.get(board), error=asking.failures.get(board))
-        for board in asking.boards
-    )
-    for result in results:
-        if result.error is not None:
-            output.complain(str(result.error))
-    if code := pool.exit_code(results):
+    way: Literal["mqtt", "ssh"] = ("ssh" if loaded.mqtt is None else "mqtt") if over == "auto" else over
+    with output.progress("asking the boards") as tell:
+        measurer = Measurer(
+            fleet=loaded,
+            way=way,
+            at_once=at_once,
+            timeout_s=timeout,
+            tell=tell,
+            on_report=lambda board, report: tell(_progress(board, report)),
+        )
+        if rerun is not None:
+            found = _again(measurer, loaded, rerun, _subjects(bundles, data, samples, label_offset))
+        else:
+            found = _measure(
+                measurer, loaded.select(boards), _subjects(bundles, data, samples, label_offset), method, axes
+            )
+    result = Run(id=secrets.token_hex(6), created=time.time(), boards=found, name=name)
+    _show(result, details=details, as_json=as_json)
+    _keep(result, loaded, target or [], save=save or name is not None)
+    if code := _exit_code(result, require_valid=require_valid):
         raise typer.Exit(code)
+
+
+_SCENARIOS: dict[str, Literal["single_stream", "multi_stream", "offline", "server"]] = {
+    "single-stream": "single_stream",
+    "multi-stream": "multi_stream",
+    "offline": "offline",
+    "server": "server",
+}
+
+
+def _words(words: Sequence[str], models: Sequence[str], rerun: Path | None) -> tuple[str, tuple[Path, ...]]:
+    """Tell the selector from bundles: `--models A B` leaves B among the words."""
+    bundles = [Path(model) for model in models]
+    rest = list(words)
+    if models and len(rest) > 1:
+        bundles += [Path(word) for word in rest if word.endswith(".tflb") or Path(word).exists()]
+        rest = [word for word in rest if not (word.endswith(".tflb") or Path(word).exists())]
+    if rerun is not None:
+        if rest:
+            raise UsageError("--rerun measures on the boards of the file; leave out SELECTOR")
+        return "", tuple(bundles)
+    if len(rest) != 1:
+        given = " ".join(rest) or "none"
+        raise UsageError(f"one SELECTOR says which boards (all, a name, key=value), {given} was given")
+    return rest[0], tuple(dict.fromkeys(bundles))
+
+
+def _subjects(bundles: Sequence[Path], data: Path | None, samples: int, offset: int) -> list[Subject]:
+    from tflotilla.host.benchmarks import labelled
+    from tflotilla.host.benchmarks.measuring import Subject
+    from tflotilla.host.bundles.archive import Bundle
+
+    if data is not None and not bundles:
+        raise UsageError(
+            "--data needs --models: a bundle says how samples become inputs, and which class is which output"
+        )
+    if not bundles:
+        return [Subject()]
+    opened = [Bundle.open(path) for path in bundles]
+    return [
+        Subject(
+            bundle=bundle,
+            samples=None if data is None else labelled.load(data, bundle, limit=samples, offset=offset),
+        )
+        for bundle in opened
+    ]
+
+
+def _measure(
+    measurer: Measurer, boards: Sequence[str], subjects: Sequence[Subject], method: Method, axes: Axes
+) -> tuple[BoardRun, ...]:
+    from tflotilla.host.benchmarks import matrix
+
+    return tuple(
+        run
+        for subject in subjects
+        for run in measurer.measure(boards, subject, method, lambda facts: matrix.configurations(axes, facts))
+    )
+
+
+def _again(measurer: Measurer, fleet: Fleet, file: Path, subjects: Sequence[Subject]) -> tuple[BoardRun, ...]:
+    """Ask for what a result file holds once more: the same configurations and method, of each board its own."""
+    from tflotilla.host.benchmarks import results
+    from tflotilla.host.benchmarks.measuring import Subject
+    from tflotilla.shared.contract import digest
+
+    brought = {None if each.bundle is None else each.bundle.digest: each for each in subjects}
+    found: list[BoardRun] = []
+    for part in results.read(file).boards:
+        fleet.board(part.board)
+        wanted, method = part.request.bundle, part.request.method
+        subject = Subject() if wanted is None else brought.get(wanted)
+        what = f"{file} measured {part.model or 'a bundle'} on {part.board}"
+        if subject is None:
+            raise UsageError(f"{what}; bring that bundle with --models")
+        if method.samples != (None if subject.samples is None else digest.of_bytes(subject.samples)):
+            had = "without labelled data" if method.samples is None else "with other labelled data"
+            raise UsageError(f"{what} {had}; give --data, --samples and --label-offset as they were")
+        found += measurer.measure((part.board,), subject, method, _always(part.request.configurations))
+        _note_another_model(part, found[-1], file)
+    return tuple(found)
+
+
+def _always(
+    configurations: tuple[Configuration, ...],
+) -> Callable[[BoardFacts], tuple[Configuration, ...]]:
+    return lambda _facts: configurations
+
+
+def _note_another_model(before: BoardRun, after: BoardRun, file: Path) -> None:
+    one, other = before.identity, after.identity
+    if one is not None and other is not None and one.model_sha256 != other.model_sha256:
+        output.note(
+            f"{before.board}: serves another model now ({other.title}) than in {file} ({one.title}); "
+            "the figures don't belong together"
+        )
+
+
+def _progress(board: str, report: BenchmarkReport) -> str:
+    from tflotilla.host.benchmarks.rendering import words
+
+    cell = report.cell
+    head = f"{board}: {report.position} of {report.total}"
+    if cell is None:
+        return head
+    p50 = "" if cell.measurement is None else f", p50 {words.duration(cell.measurement.latency.median_ns)}"
+    return f"{head}: {words.configuration(cell)}: {words.standing(cell)}{p50}"
+
+
+def _show(result: Run, *, details: bool, as_json: bool) -> None:
+    from tflotilla.host.benchmarks.rendering import table
+
+    if as_json:
+        output.emit_json(result)
+        return
+    if any(part.cells for part in result.boards):
+        for shown in table.tables(result, details=details):
+            output.emit_table(shown.title, shown.columns, shown.rows, right=shown.right)
+            for line in shown.notes:
+                output.note(line)
+    for part in result.boards:
+        if part.error is not None:
+            output.complain(part.error)
+
+
+def _keep(result: Run, fleet: Fleet, targets: Sequence[Path], *, save: bool) -> None:
+    from tflotilla.host.benchmarks.rendering import forms
+    from tflotilla.host.benchmarks.sqlite import FILE, History
+    from tflotilla.host.models.delivery import deliver
+
+    for path in targets:
+        deliver(forms.render(result, forms.form_of(path)), path)
+        output.note(f"written: {path}")
+    if save:
+        History(fleet.state / FILE).save(result)
+        called = f" as {result.name!r}" if result.name else ""
+        output.note(f"saved{called}: {result.id} (tflotilla benchmark show {result.id})")
+
+
+def _exit_code(result: Run, *, require_valid: bool) -> int:
+    from tflotilla.host.fleet import pool
+    from tflotilla.shared.contract.errors import BoardError, TflotillaError
+
+    found: list[pool.BoardResult[None]] = []
+    for part in result.boards:
+        error: TflotillaError | None = part.failure
+        for cell in part.cells:
+            failed = cell.error is not None and cell.error.kind != "refused"
+            invalid = cell.measurement is not None and not cell.measurement.verdict.valid
+            if failed or (invalid and require_valid):
+                error = error or BoardError(f"{part.board}: not every configuration could be measured")
+        if part.cells and all(cell.measurement is None for cell in part.cells):
+            error = error or BoardError(f"{part.board}: nothing could be measured")
+        found.append(pool.BoardResult(board=part.board, error=error))
+    return pool.exit_code(found)
+
+
+def _option(message: str) -> str:
+    """Turn the name of a field into that of its option."""
+    field, _, rest = message.partition(" ")
+    known = {"run_delay_seconds": "run-delay", "rate_hz": "rate", "latency_bound_ms": "latency-bound"}
+    known |= {"sustained_seconds": "sustained", "cool_to_c": "cool-to", "max_rss_mib": "max-rss"}
+    known |= {"max_other_cpu_percent": "max-other-cpu"}
+    return f"--{known.get(field, field.replace('_', '-'))} {rest}"

@@ -17,7 +17,7 @@ from tflotilla.host.lab import bad_releases, crew, lab
 from tflotilla.host.lab.listener import Listener
 from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
 from tflotilla.host.models import child
-from tflotilla.shared.contract import digest, messages
+from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, VerificationError
 from tflotilla.shared.contract.manifest import MODEL
 
@@ -312,36 +312,33 @@ class Story:
 
     def benchmark_the_boards(self) -> None:
         """Ask every board for a benchmark over MQTT, one after the other: they share this machine's cores."""
-        from tflotilla.host.benchmarks import plan, report
-        from tflotilla.host.benchmarks.asking import ask
-        from tflotilla.host.telemetry import mqtt
+        from tflotilla.host.benchmarks.matrix import Axes, configurations
+        from tflotilla.host.benchmarks.measuring import Measurer, Subject
+        from tflotilla.host.benchmarks.rendering import table
+        from tflotilla.host.benchmarks.results import Run
+        from tflotilla.shared.contract.benchmark import Method
 
         stage = self._stage
         stage.chapter("Every board measures itself, on request")
-        request = messages.BenchmarkRequest(
-            request="demo", threads=(1, 2), warmup_runs=20, min_runs=700, min_seconds=0.2, max_seconds=5.0
-        )
-        asking = plan.Asking(
-            request=request.request,
-            boards=tuple(self._names),
-            patience_s=plan.patience_s(request),
-            began=time.monotonic(),
-            at_once=1,
-        )
-        with stage.working("measuring") as now, mqtt.connect(self._lab.broker.config, folder=self._folder) as broker:
-            asking = ask(broker, self._fleet.name, request, asking, tell=now)
-        for error in asking.failures.values():
-            raise error
-        shown = report.report(asking.answers)
-        # The rows of a board stand fastest first: the remark says no more.
-        stage.table(report.COLUMNS, shown.rows, right=report.FIGURES, spare=("load", "RSS", ""))
-        for line in shown.notes:
-            stage.say(line, style="dim")
+        method = Method(warmup_runs=20, min_runs=700, min_seconds=0.2, max_seconds=5.0)
+        with stage.working("measuring") as now:
+            measurer = Measurer(fleet=self._fleet, way="mqtt", at_once=1, tell=now)
+            boards = measurer.measure(
+                tuple(self._names), Subject(), method, lambda facts: configurations(Axes(threads=(1, 2)), facts)
+            )
+        for board in boards:
+            if board.failure is not None:
+                raise board.failure
+        run = Run(id="demo", created=time.time(), boards=boards)
+        for shown in table.tables(run):
+            stage.table(shown.columns, shown.rows, right=shown.right)
+            for line in shown.notes:
+                stage.say(line, style="dim")
         stage.say(
             "Three boards share the cores of this machine while they serve: a real fleet measures itself the same way.",
             style="dim",
         )
-        self.facts["benchmark"] = report.document(request, asking.answers, asking.failures)
+        self.facts["benchmark"] = codec.encode(run)
 
     def try_bad_releases(self) -> None:
         """Try three bad releases and count that the old model served throughout."""
