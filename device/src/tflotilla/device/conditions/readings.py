@@ -77,6 +77,11 @@ class Sensors:
         """Return the throttling bits alone, from the firmware where it can be asked; milliseconds."""
         return self._throttling.ask()
 
+    @property
+    def firmware_answered(self) -> bool:
+        """Whether the last throttling bits are the firmware's own."""
+        return self._throttling.from_firmware
+
     def _read_frequencies(self) -> tuple[int, ...]:
         """Return kHz by core number, 0 for one that is switched off; nothing when no core tells."""
         # Cores share a clock, and its file: it is read once.

@@ -1,9 +1,10 @@
 """What the firmware of a Raspberry Pi says of its power and heat: `get_throttled`'s bits.
 
-Bits 0..3 are now, 16..19 the same since boot (Raspberry Pi's documentation of `vcgencmd get_throttled`). There are
-three ways to them: the program asks the firmware and costs a process; the kernel's `get_throttled` file holds what its
-own driver heard last (every two seconds); the driver's alarm knows under-voltage alone. An alarm that is off says
-nothing of the other bits, so it is no reading. x86 has counters instead, which is `events`.
+Bits 0..3 are now, 16..19 the same since boot (Raspberry Pi's documentation of `vcgencmd get_throttled`). The ways to
+them, best first: the firmware's mailbox (microseconds); the program, which costs a process; the kernel's file
+`get_throttled`, with what its driver heard last, which is gone from newer kernels and always 0 on some; the driver's
+alarm, which knows under-voltage alone: one that is off says nothing of the other bits, so it is no reading.
+x86 has counters instead, which is `events`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from tflotilla.device.conditions import files
+from tflotilla.device.conditions import files, mailbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,20 +56,26 @@ class Throttling:
             for chip in files.listed(root / "sys/class/hwmon", "hwmon*")
             if files.word(chip / "name") == "rpi_volt"
         )
+        self._root = root
         self._alarm = next(alarms, None)
         programs = (root / name for name in PROGRAMS)
         self._program = next((program for program in programs if os.access(program, os.X_OK)), None)
+        #: Whether the firmware itself answered the last time, not the kernel from what it heard before.
+        self.from_firmware = False
 
     def read(self) -> int | None:
-        """Return the bits as the kernel knows them, in microseconds; None when it doesn't."""
-        bits = files.whole(self._file, least=0, most=_MOST, base=16) if self._file else None
+        """Return the bits without starting a program; None when neither firmware nor kernel tells them."""
+        bits = mailbox.throttled(self._root)
+        self.from_firmware = bits is not None
+        if bits is None and self._file:
+            bits = files.whole(self._file, least=0, most=_MOST, base=16)
         alarm = files.whole(self._alarm, least=0, most=1) if self._alarm else None
         return (bits or 0) | UNDER_VOLTAGE if alarm else bits
 
     def ask(self) -> int | None:
         """Return the bits as the firmware knows them, in milliseconds, else as the kernel does, else None."""
         known = self.read()
-        if self._program is None:
+        if self.from_firmware or self._program is None:
             return known
         try:
             done = subprocess.run(
@@ -85,4 +92,5 @@ class Throttling:
         # "VCHI initialization failed": the user is not in the group `video`.
         if answer is None:
             return known
+        self.from_firmware = True
         return int(answer[1], 16) | (known or 0) & UNDER_VOLTAGE

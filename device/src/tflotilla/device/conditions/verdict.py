@@ -172,8 +172,13 @@ def _notes(evidence: Evidence, method: Method) -> Iterator[str]:
     readings = _readings(evidence)
     if not _tells_throttling(evidence):
         yield (
-            "not checked: whether the processor was slowed down; this board tells no throttling bits and has no such "
+            "not checked: whether the processor was slowed down; no throttling bits can be read here, and there is no "
             "cooling device (on a Raspberry Pi, add the agent's user to the group video)"
+        )
+    elif conditions.after.throttled is not None and not evidence.firmware_answered:
+        yield (
+            "the throttling bits are what the kernel heard last, and always 0 on some kernels; the firmware itself "
+            "could not be asked (add the agent's user to the group video)"
         )
     before = conditions.before.throttled
     if before is not None and before >> BOOT_SHIFT & NOW:

@@ -49,6 +49,8 @@ class Evidence:
     #: How often x86 cores were slowed down for heat.
     throttle_events: int | None
     clock: clocks.ClockChange
+    #: Whether the throttling bits before and after are the firmware's own, not what the kernel heard before.
+    firmware_answered: bool
     #: What the looks took together, and how many there were.
     cost_ns: int
     looks: int
@@ -144,10 +146,11 @@ class Watch:
         if self.looks < 2:  # noqa: PLR2004 - two points make a line
             span = _widened(span, working_khz(after.frequencies_khz, self._threads, self._cores))
         before_ns, before = self._before
+        bits = self._sensors.ask_firmware()
         return Evidence(
             conditions=Conditions(
                 before=dataclasses.replace(before, at_s=self._since(before_ns)),
-                after=dataclasses.replace(after, throttled=self._sensors.ask_firmware()),
+                after=dataclasses.replace(after, throttled=bits),
                 during=self._thinned.readings(),
                 others=others,
                 other_cpu_percent=other_cpu,
@@ -158,6 +161,7 @@ class Watch:
             pages_swapped=_grown(first.pages_swapped, counters.pages_swapped),
             throttle_events=_grown(first.throttle_events, counters.throttle_events),
             clock=clocks.between(first.clocks, counters.clocks),
+            firmware_answered=self._sensors.firmware_answered,
             cost_ns=self.cost_ns,
             looks=self.looks,
         )
