@@ -1,0 +1,314 @@
+"""Measures one cell: CellSpec in, BenchmarkCell out; every failure that this process survives becomes the cell's error.
+
+Order: processors, cooling, import, delegate's trial, load, goldens, inputs, warm-up; then the board is watched and the
+scenario timed; then the passes of their own (sustained, stages, operators, labelled samples), which disturb no figure.
+The peak memory is read before the figures pile up: their memory is not the model's. What it does NOT do: survive a
+crash or a hang (the supervisor reads the phases that were told), or decide what is measured.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tflotilla.device import facts
+from tflotilla.device.benchmark import loops, setup
+from tflotilla.device.bundle_folder import BundleFolder
+from tflotilla.device.conditions import cooling, verdict
+from tflotilla.device.conditions.watch import Watch
+from tflotilla.device.reports import Phase
+from tflotilla.shared import statistics
+from tflotilla.shared.contract.benchmark import (
+    BenchmarkCell,
+    CellError,
+    Correctness,
+    HarnessCost,
+    LoadTimes,
+    Measurement,
+)
+from tflotilla.shared.contract.errors import (
+    BoardError,
+    ConfigError,
+    ContractError,
+    DatasetError,
+    DelegateError,
+    ModelError,
+    TflotillaError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tflotilla.device.benchmark.correctness import Reproduced
+    from tflotilla.device.benchmark.loops import Calls, Limits, Record
+    from tflotilla.device.benchmark.setup import Ready, Say
+    from tflotilla.device.conditions.watch import Evidence
+    from tflotilla.device.reports import CellSpec
+    from tflotilla.shared.contract.benchmark import Failure, Method
+    from tflotilla.shared.inference.runtime import Tensor
+    from tflotilla.shared.inference.sample_set import SampleSet
+
+    Tensors = tuple[Tensor, ...]
+
+_NS = 1_000_000_000
+#: Beside waiting for the processor to cool.
+_SLACK_S = 60.0
+#: Computing the figures of two million runs on a slow board.
+_FIGURES_S = 300.0
+#: Which kind of failure an error is; the first that fits.
+_KINDS: tuple[tuple[type[Exception], Failure], ...] = (
+    (DelegateError, "delegate"),
+    (DatasetError, "refused"),
+    (BoardError, "refused"),
+    (ConfigError, "refused"),
+    (ModelError, "model"),
+    (VerificationError, "model"),
+    (ContractError, "model"),
+    (MemoryError, "out_of_memory"),
+)
+
+
+def measure(spec: CellSpec, say: Say = lambda _: None) -> BenchmarkCell:
+    """Measure; `say` hears each phase as it begins."""
+    cell = _Cell(spec, say)
+    try:
+        return cell.measure()
+    except MemoryError:
+        return cell.failed("out_of_memory", f"no memory left {cell.doing}")
+    except TflotillaError as error:
+        return cell.failed(next((kind for base, kind in _KINDS if isinstance(error, base)), "model"), str(error))
+    except (ValueError, RuntimeError) as error:
+        # What the bare calls of a runtime raise: a tensor that doesn't fit, a kernel that fails.
+        return cell.failed("model", f"{' '.join(str(error).split()) or type(error).__name__} ({cell.doing})")
+    except OSError as error:
+        kind: Failure = "disk" if error.errno == errno.ENOSPC else "refused"
+        return cell.failed(kind, f"{error.strerror or error} ({cell.doing})")
+
+
+class _Loaded(NamedTuple):
+    """What every pass needs."""
+
+    ready: Ready
+    bundle: BundleFolder
+    calls: Calls
+    #: As `calls.put` takes them.
+    feed: Sequence[Any]
+    rows: tuple[Tensors, ...]
+    reproduced: Reproduced
+    samples: SampleSet | None
+    sample: Callable[[int], Tensors] | None
+    #: How long one invoke takes, about.
+    about_ns: int
+    peak_rss_bytes: int
+
+
+class _Cell:
+    """One measurement, step by step."""
+
+    def __init__(self, spec: CellSpec, say: Say) -> None:
+        self._spec = spec
+        self._method: Method = spec.method
+        self._batch = spec.configuration.batch
+        self._tell = say
+        self._ready: Ready | None = None
+        self.doing = "while starting"
+
+    def failed(self, kind: Failure, message: str) -> BenchmarkCell:
+        """Return the cell without figures, with what is known of it."""
+        inference = self._spec.configuration.inference
+        ready = self._ready
+        return BenchmarkCell(
+            configuration=self._spec.configuration,
+            runtime=facts.offer(inference.runtime) if ready is None else ready.runtime,
+            delegate_active=None if ready is None else ready.delegate.active,
+            delegate_reason=message if kind == "delegate" else None,
+            nodes_delegated=None if ready is None else ready.nodes_taken,
+            nodes_total=None if ready is None else ready.nodes_total,
+            error=CellError(kind=kind, message=message),
+        )
+
+    def measure(self) -> BenchmarkCell:
+        """Do all of it."""
+        spec, method = self._spec, self._method
+        inference = spec.configuration.inference
+        setup.prepare_process(inference.affinity)
+        watch = Watch(threads=inference.num_threads, cores=inference.affinity, clock=time.perf_counter_ns)
+        cooled_s = 0.0
+        if method.cool_to_c is not None:
+            self._say("waiting for the processor to cool", method.cool_seconds + _SLACK_S)
+            cooled_s = cooling.wait(method.cool_to_c, limit_s=method.cool_seconds).seconds
+        watch.prepare()
+        from tflotilla.device.benchmark.correctness import WrongAnswersError
+
+        try:
+            loaded = self._load()
+        except WrongAnswersError as error:
+            return self.failed("wrong", str(error))
+        watch.begin()
+        timed = self._time(loaded, watch)
+        evidence = watch.end(cooled_s=cooled_s)
+        measurement = self._measurement(loaded, timed, evidence)
+        ready = loaded.ready
+        return BenchmarkCell(
+            configuration=spec.configuration,
+            runtime=ready.runtime,
+            delegate_active=ready.delegate.active,
+            nodes_delegated=ready.nodes_taken,
+            nodes_total=ready.nodes_total,
+            measurement=measurement,
+        )
+
+    def _say(self, doing: str, at_most_s: float) -> None:
+        self.doing = f"while {doing}"
+        self._tell(Phase(doing=doing, at_most_s=at_most_s))
+
+    def _hear(self, phase: Phase) -> None:
+        self._say(phase.doing, phase.at_most_s)
+
+    def _load(self) -> _Loaded:
+        spec, method = self._spec, self._method
+        bundle = BundleFolder.open(Path(spec.bundle))
+        # The file is read here once: what is timed later is not the card.
+        model_file = bundle.model()
+        self._ready = ready = setup.load(spec, bundle, model_file, self._hear)
+        from tflotilla.device.benchmark import correctness, inputs
+        from tflotilla.shared.inference import goldens
+
+        patience_s = setup.patience_s(spec)
+        vectors = goldens.load(bundle.goldens())
+        # The delegate's name stands in the phase: who dies or hangs here dies of it.
+        with_delegate = " with the delegate" if ready.delegate.active else ""
+        self._say(f"running the golden vectors{with_delegate}", patience_s * max(1, len(vectors)))
+        reproduced = correctness.reproduce(
+            ready.model, vectors, bundle.manifest.goldens, batch=self._batch, specs=bundle.manifest.outputs
+        )
+        peak = facts.peak_rss_bytes()
+        about_ns = reproduced.first_inference_ns
+        samples = sample = None
+        if method.inputs == "samples" and spec.samples is not None:
+            from tflotilla.shared.inference import sample_set
+
+            self._say("reading the samples", _SLACK_S)
+            samples = sample_set.load(Path(spec.samples))
+            sample = inputs.sample_reader(samples, bundle.manifest)
+        self._say("preparing the inputs", _SLACK_S + patience_s)
+        rows = inputs.rotation(
+            method, self._batch, goldens=vectors.inputs, sample=sample, sample_count=len(samples) if samples else 0
+        )
+        self._say("checking the answers", patience_s + len(rows) * 2 * about_ns / _NS)
+        correctness.check_finite(ready.model, rows)
+        found, alone = setup.calls(ready.model)
+        calls = loops.Calls(*found)
+        feed: Sequence[Any] = [row[0] for row in rows] if alone else rows
+        about_ns = self._warm_up(calls, feed, about_ns)
+        return _Loaded(
+            ready=ready,
+            bundle=bundle,
+            calls=calls,
+            feed=feed,
+            rows=rows,
+            reproduced=reproduced,
+            samples=samples,
+            sample=sample,
+            about_ns=about_ns,
+            peak_rss_bytes=peak,
+        )
+
+    def _warm_up(self, calls: Calls, feed: Sequence[Any], about_ns: int) -> int:
+        method = self._method
+        if not method.warmup_runs and not method.warmup_seconds:
+            return about_ns
+        self._say("warming up", setup.patience_s(self._spec))
+        limits = loops.Limits(
+            min_runs=max(1, method.warmup_runs),
+            min_ns=int(method.warmup_seconds * _NS),
+            max_ns=int(max(method.max_seconds, method.warmup_seconds) * _NS),
+        )
+        record = loops.run(calls, itertools.cycle(feed), limits)
+        return sorted(record.invokes)[len(record.invokes) // 2]
+
+    def _limits(self) -> Limits:
+        method = self._method
+        return loops.Limits(
+            min_runs=method.min_runs, min_ns=int(method.min_seconds * _NS), max_ns=int(method.max_seconds * _NS)
+        )
+
+    def _time(self, loaded: _Loaded, watch: Watch) -> _Timed:
+        method = self._method
+        self._say("timing", setup.patience_s(self._spec) + 3 * loaded.about_ns / _NS)
+        waiter = loops.Waiter()
+        looked_cpu_ns = 0
+
+        def between(now_ns: int) -> None:
+            nonlocal looked_cpu_ns
+            begin = time.thread_time_ns()
+            watch.look(now_ns)
+            looked_cpu_ns += time.thread_time_ns() - begin
+
+        inputs: Iterator[Any] = itertools.cycle(loaded.feed)
+        each = -(-method.samples_per_query // self._batch) if method.scenario == "multi_stream" else 1
+        pace = None
+        if method.rate_hz is not None:
+            pace = loops.Pace(period_ns=int(_NS / method.rate_hz))
+        elif method.run_delay_seconds:
+            pace = loops.Pace(delay_ns=int(method.run_delay_seconds * _NS))
+        begin_cpu = time.process_time_ns()
+        record = loops.run(
+            loaded.calls, inputs, self._limits(), pace=pace, invokes_per_query=each, between=between, wait=waiter
+        )
+        cpu_ns = time.process_time_ns() - begin_cpu - waiter.cpu_ns - looked_cpu_ns
+        per_query = method.samples_per_query if method.scenario == "multi_stream" else self._batch
+        return _Timed(record=record, cpu_ns=max(0, cpu_ns), samples=record.runs * per_query)
+
+    def _measurement(self, loaded: _Loaded, timed: _Timed, evidence: Evidence) -> Measurement:
+        method, record, ready = self._method, timed.record, loaded.ready
+        self._say("computing the figures", _FIGURES_S)
+        latency = statistics.distribution(record.queries)
+        invoke = statistics.distribution(record.invokes)
+        drift = statistics.drift(record.queries)
+        loop_ns = max(0, record.elapsed_ns - record.waited_ns - record.timed_ns) // record.runs
+        clock_ns = loops.clock_cost_ns()
+        stride = -(-len(record.invokes) // method.keep_latencies) if method.keep_latencies else 0
+        busy_ns = record.elapsed_ns - record.waited_ns if method.scenario == "offline" else record.timed_ns
+        return Measurement(
+            runs=record.runs,
+            seconds=record.elapsed_ns / _NS,
+            load=LoadTimes(
+                import_ns=ready.import_ns,
+                load_ns=ready.steps.build_ns,
+                delegate_ns=ready.steps.delegate_ns,
+                allocate_ns=ready.steps.allocate_ns,
+                first_inference_ns=loaded.reproduced.first_inference_ns,
+            ),
+            latency=latency,
+            invoke=invoke,
+            drift=drift,
+            harness=HarnessCost(
+                loop_ns=loop_ns, clock_ns=clock_ns, share=(loop_ns + clock_ns) / max(1, invoke.median_ns)
+            ),
+            samples_per_second=timed.samples * _NS / max(1, busy_ns),
+            cpu_seconds_per_inference=timed.cpu_ns / _NS / max(1, timed.samples),
+            peak_rss_bytes=loaded.peak_rss_bytes,
+            correctness=Correctness(
+                goldens=loaded.reproduced.count,
+                goldens_total=loaded.reproduced.count,
+                worst_lsb=loaded.reproduced.worst_lsb,
+            ),
+            conditions=evidence.conditions,
+            verdict=verdict.judge(evidence, method=method, latency=latency, drift=drift, late=record.late),
+            latencies_ns=tuple(record.invokes[::stride]) if stride else (),
+            thinning=max(1, record.thinning * stride),
+            late=record.late,
+        )
+
+
+class _Timed(NamedTuple):
+    """What the timed pass gave."""
+
+    record: Record
+    cpu_ns: int
+    samples: int
