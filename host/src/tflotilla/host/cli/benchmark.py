@@ -11,6 +11,7 @@ from tflotilla.host.cli.plain_typer import typer
 class _Benchmark(DefaultGroup):
     commands_by_name: ClassVar = {
         "run": ("benchmark_run", "run"),
+        "show": ("benchmark_show", "show"),
     }
 
 

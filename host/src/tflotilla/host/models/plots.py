@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".svg", ".png")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 #: What matplotlib draws text and axes in; SVG files say `currentColor` instead.
-_INK = "#1f2328"
+INK = "#1f2328"
 _STYLE = (
     "<style>.tfl-plot{color:#1f2328;font-family:system-ui,sans-serif}"
     "@media (prefers-color-scheme:dark){.tfl-plot{color:#e6edf3}}</style>"
 )
 #: Inches: small, so that the letters are still letters where the plot is as wide as a phone.
-_WIDTH = 5.4
-_HEIGHT = 3.5
+WIDTH = 5.4
+HEIGHT = 3.5
 _BAR_HEIGHT = 0.24
 _HEAD_HEIGHT = 1.05
 _MOST_BARS_HEIGHT = 40.0
-_LABEL_LENGTH = 34
+LABEL_LENGTH = 34
 _TITLE_LENGTH = 62
 _PNG_DPI = 160
 _MANY = 12
@@ -68,13 +68,13 @@ _RC = {
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
     "axes.linewidth": 0.7,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
     "grid.alpha": 0.16,
     "grid.linewidth": 0.6,
     "axes.grid": True,
@@ -167,7 +167,7 @@ class Plot:
         # Whatever is written in the end, words are measured on this one.
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        axes.set_title(_cut(self.title, _TITLE_LENGTH), pad=10)
+        axes.set_title(cut(self.title, _TITLE_LENGTH), pad=10)
         self.draw(axes)
         return figure
 
@@ -194,32 +194,32 @@ def bars(
         for number, (label, value) in enumerate(zip(labels, values, strict=True))
         if math.isfinite(value) and (value > 0 or not log)
     ]
-    names = [_cut(label, _LABEL_LENGTH) for label, _, _ in pairs]
+    names = [cut(label, LABEL_LENGTH) for label, _, _ in pairs]
     figures = [value for _, value, _ in pairs]
     colours = [COLOURS[1] if marked else COLOURS[0] for _, _, marked in pairs]
     hatches = ["///" if marked else "" for _, _, marked in pairs]
 
     def draw(axes: Axes) -> None:
         if not pairs:
-            _nothing(axes)
+            draw_nothing(axes)
             return
         places = range(len(pairs))
         if horizontal:
-            axes.barh(places, figures, color=colours, hatch=hatches, edgecolor=_INK, linewidth=0, height=0.72, log=log)
+            axes.barh(places, figures, color=colours, hatch=hatches, edgecolor=INK, linewidth=0, height=0.72, log=log)
             axes.set_yticks(places, names)
             axes.invert_yaxis()
             axes.set_ylim(len(pairs) - 0.4, -0.6)
             axes.set_xlabel(value_label)
             axes.grid(visible=False, axis="y")
         else:
-            axes.bar(places, figures, color=colours, hatch=hatches, edgecolor=_INK, linewidth=0, width=0.72, log=log)
+            axes.bar(places, figures, color=colours, hatch=hatches, edgecolor=INK, linewidth=0, width=0.72, log=log)
             crowded = len(pairs) > _SIDE_BY_SIDE
             axes.set_xticks(places, names, rotation=35 if crowded else 0, ha="right" if crowded else "center")
             axes.set_ylabel(value_label)
             axes.grid(visible=False, axis="x")
 
-    height = min(_HEAD_HEIGHT + _BAR_HEIGHT * max(len(pairs), 2), _MOST_BARS_HEIGHT) if horizontal else _HEIGHT
-    return Plot(title=title, width_in=_WIDTH, height_in=height, draw=draw)
+    height = min(_HEAD_HEIGHT + _BAR_HEIGHT * max(len(pairs), 2), _MOST_BARS_HEIGHT) if horizontal else HEIGHT
+    return Plot(title=title, width_in=WIDTH, height_in=height, draw=draw)
 
 
 def lines(
@@ -234,24 +234,24 @@ def lines(
     """Return a line for each series; a legend below when there are several."""
 
     def draw(axes: Axes) -> None:
-        _scales(axes, x_label, y_label, log_x=log_x, log_y=log_y)
+        scale_axes(axes, x_label, y_label, log_x=log_x, log_y=log_y)
         for number, each in enumerate(series):
             axes.plot(
                 each.x,
                 [value if math.isfinite(value) else math.nan for value in each.y],
                 color=COLOURS[number % len(COLOURS)],
-                linestyle=_DASHES[number // len(COLOURS) % len(_DASHES)],
-                marker=_MARKERS[number % len(_MARKERS)] if len(each.x) <= _MANY * 3 else "",
+                linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+                marker=MARKERS[number % len(MARKERS)] if len(each.x) <= _MANY * 3 else "",
                 markersize=4.5,
                 linewidth=1.6,
-                label=_cut(each.name, _LABEL_LENGTH),
+                label=cut(each.name, LABEL_LENGTH),
             )
         if not any(each.x for each in series):
-            _nothing(axes)
+            draw_nothing(axes)
         elif len(series) > 1:
-            _legend(axes)
+            put_legend(axes)
 
-    return Plot(title=title, width_in=_WIDTH, height_in=_HEIGHT + 0.2 * (len(series) // 2), draw=draw)
+    return Plot(title=title, width_in=WIDTH, height_in=HEIGHT + 0.2 * (len(series) // 2), draw=draw)
 
 
 def scatter(
@@ -293,15 +293,15 @@ def scatter(
         return 44.0 if not largest or point.size is None else 22.0 + 300.0 * point.size / largest
 
     def draw(axes: Axes) -> None:
-        _scales(axes, x_label, y_label, log_x=log_x, log_y=log_y)
+        scale_axes(axes, x_label, y_label, log_x=log_x, log_y=log_y)
         if not shown:
-            _nothing(axes)
+            draw_nothing(axes)
             return
         axes.margins(0.14, 0.16)
         if front:
             xs, ys = zip(*front, strict=True)
             axes.plot(
-                xs, ys, drawstyle="steps-post", color=_INK, alpha=0.55, linewidth=1.1, label=front_label, zorder=1.5
+                xs, ys, drawstyle="steps-post", color=INK, alpha=0.55, linewidth=1.1, label=front_label, zorder=1.5
             )
         for number, group in enumerate(groups):
             members = [point for point in shown if point.group == group]
@@ -310,18 +310,18 @@ def scatter(
                 [point.y for point in members],
                 s=[area(point) for point in members],
                 color=COLOURS[number % len(COLOURS)],
-                marker=_MARKERS[number % len(_MARKERS)],
+                marker=MARKERS[number % len(MARKERS)],
                 alpha=0.85,
-                edgecolors=[_INK if point.highlight else "none" for point in members],
+                edgecolors=[INK if point.highlight else "none" for point in members],
                 linewidths=1.4,
-                label=_cut(group, _LABEL_LENGTH),
+                label=cut(group, LABEL_LENGTH),
                 zorder=2,
             )
         if len(groups) > 1 or front_label:
-            _legend(axes, area=44.0)
+            put_legend(axes, area=44.0)
         _name_points(axes, shown)
 
-    return Plot(title=title, width_in=_WIDTH, height_in=_HEIGHT + 0.2 * (len(groups) // 2), draw=draw)
+    return Plot(title=title, width_in=WIDTH, height_in=HEIGHT + 0.2 * (len(groups) // 2), draw=draw)
 
 
 def histogram(
@@ -340,16 +340,16 @@ def histogram(
         axes.set_xlabel(value_label)
         axes.set_ylabel("count")
         if not finite:
-            _nothing(axes)
+            draw_nothing(axes)
             return
         axes.hist(finite, bins=bins, color=COLOURS[0], log=log_count)
         for number, (name, place) in enumerate(marks, 1):
-            style = _DASHES[number % len(_DASHES)]
+            style = DASHES[number % len(DASHES)]
             axes.axvline(place, color=COLOURS[number % len(COLOURS)], linestyle=style, linewidth=1.4, label=name)
         if marks:
-            _legend(axes)
+            put_legend(axes)
 
-    return Plot(title=title, width_in=_WIDTH, height_in=_HEIGHT, draw=draw)
+    return Plot(title=title, width_in=WIDTH, height_in=HEIGHT, draw=draw)
 
 
 @contextlib.contextmanager
@@ -366,7 +366,8 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def _scales(axes: Axes, x_label: str, y_label: str, *, log_x: bool, log_y: bool) -> None:
+def scale_axes(axes: Axes, x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False) -> None:
+    """Name both axes, and count in 1, 2, 5 where they are logarithmic."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xlabel(x_label)
@@ -380,7 +381,7 @@ def _scales(axes: Axes, x_label: str, y_label: str, *, log_x: bool, log_y: bool)
             axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, *, area: float | None = None) -> None:
+def put_legend(axes: Axes, *, area: float | None = None) -> None:
     """Put the legend below, where it hides nothing."""
     figure = axes.figure
     handles, labels = axes.get_legend_handles_labels()
@@ -398,7 +399,8 @@ def _legend(axes: Axes, *, area: float | None = None) -> None:
                 handle.set_sizes([area])
 
 
-def _nothing(axes: Axes) -> None:
+def draw_nothing(axes: Axes) -> None:
+    """Say on the axes that there is nothing to show."""
     axes.grid(visible=False)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -433,7 +435,7 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
             continue
         for x, y, horizontal, vertical in _PLACES:
             text: Annotation = axes.annotate(
-                _cut(point.label, 24),
+                cut(point.label, 24),
                 (point.x, point.y),
                 xytext=(x, y),
                 textcoords="offset points",
@@ -463,7 +465,7 @@ def _overlap(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
     """Shorten in the middle: names of tensors differ at both ends. Control characters become visible."""
     shown = "".join(character if character.isprintable() else "�" for character in text)
     if len(shown) <= length:
@@ -479,7 +481,7 @@ def _adapted(document: str, title: str, name: str) -> str:
     view = re.search(r'viewBox="[^"]*"', body)
     assert view is not None  # noqa: S101 - matplotlib always writes one
     body = body[body.index(">") + 1 : body.rindex("</svg>")]
-    body = body.replace(_INK, "currentColor")
+    body = body.replace(INK, "currentColor")
     body = re.sub(r"(font:[^;\"]*?\d+(?:\.\d+)?px) [^;\"]*", r"\1 system-ui, sans-serif", body)
     used = set(re.findall(r"url\(#([^)]+)\)", body)) | set(re.findall(r'href="#([^"]+)"', body))
     # Nobody asks for the other ids, and a page may hold several plots.
