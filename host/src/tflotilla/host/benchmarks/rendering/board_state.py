@@ -132,7 +132,7 @@ def figures(measurement: Measurement) -> tuple[Row, ...]:
     rows.append(
         (
             "drift over the run",
-            f"{100 * words.real(drift.change):+,.1f} %, p = {words.real(drift.p_value):.2g}"
+            f"{words.signed_percent(drift.change)}, p = {words.real(drift.p_value):.2g}"
             + (", drifting" if drift.drifting else ""),
         )
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.host.benchmarks.rendering import board_state, foreign, operators, pictures, table, words
+from tflotilla.host.benchmarks.rendering import board_state, foreign, operators, pictures, ranking, table, words
 from tflotilla.host.benchmarks.results import BoardRun
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.benchmark import BenchmarkCell
@@ -69,6 +69,7 @@ def render(run: Run) -> str:
         "raw_lines": raw_lines,
         "request_of": request_of,
         "drawn": drawn,
+        "of_fleet": pictures.of_fleet,
         "of_board": pictures.of_board,
         "of_cell": pictures.of_cell,
     }
@@ -97,10 +98,10 @@ def _shown(run: Run) -> list[_Shown]:
 
 
 def _by_turns(run: Run) -> list[tuple[int, int]]:
-    """Return the cells with figures, the quickest of every board before the second of any."""
+    """Return the cells with figures, the best of every board before the second of any."""
     places = []
     for b, board in enumerate(run.boards):
-        order = {id(cell): rank for rank, cell in enumerate(pictures.quickest(board.cells))}
+        order = {id(cell): rank for rank, cell in enumerate(ranking.best_first(board))}
         places += [(order[id(cell)], b, c) for c, cell in enumerate(board.cells) if id(cell) in order]
     return [(b, c) for _, b, c in sorted(places)]
 
@@ -109,7 +110,7 @@ def facts(run: Run) -> list[str]:
     """Return what a reader wants to know first, in sentences; only of figures that may be quoted. Pure."""
     found = [words.tally(run)[0].upper() + words.tally(run)[1:] + "."]
     for board in run.boards:
-        valid = [cell for cell in pictures.quickest(board.cells) if words.standing(cell) == "VALID"]
+        valid = [cell for cell in ranking.best_first(board) if words.standing(cell) == "VALID"]
         if not valid:
             if board.cells:
                 found.append(f"{words.subject(board)}: no figure may be quoted.")
@@ -121,21 +122,17 @@ def facts(run: Run) -> list[str]:
 def _best(board: BoardRun, valid: Sequence[BenchmarkCell]) -> str:
     method = board.request.method
     claim = words.claim(method)
-    ranked = [
-        (cell.measurement.samples_per_second, cell.measurement, cell) for cell in valid if cell.measurement is not None
-    ]
+    measurement, cell = next((each.measurement, each) for each in valid if each.measurement is not None)
     if claim is None:
-        throughput, measurement, cell = max(ranked, key=lambda row: row[0])
-        said = f"{words.number(throughput)} samples/s"
+        said = ranking.figure(method, measurement)
     else:
-        _, measurement, cell = ranked[0]
         figure = percentile(measurement.latency, claim)
-        what = "p" + f"{claim:g}"
+        what = words.percent_name(claim)
         said = f"{what}: {figure.lacking}" if figure.lacking else f"{what} {figure.value}"
         said += f" (99 % sure: {figure.bound})" if figure.bound else ""
         if method.scenario == "server" and measurement.qps is not None:
             said += f" at {words.number(measurement.qps)} queries/s"
-    word = "Fastest" if len(valid) > 1 else "Measured"
+    word = "Best" if len(valid) > 1 else "Measured"
     right = words.correctness(measurement.correctness)
     return f"{word} on {words.subject(board)}: {words.configuration(cell)}, {said}; answers: {right}."
 

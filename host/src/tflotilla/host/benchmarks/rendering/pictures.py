@@ -10,13 +10,13 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tflotilla.host.benchmarks.rendering import words
+from tflotilla.host.benchmarks.rendering import ranking, words
 from tflotilla.host.models import measurement_plots, plots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tflotilla.host.benchmarks.results import BoardRun
+    from tflotilla.host.benchmarks.results import BoardRun, Run
     from tflotilla.shared.contract.benchmark import BenchmarkCell, Measurement
     from tflotilla.shared.contract.benchmark import BoardReading as Reading
 
@@ -35,9 +35,25 @@ class Picture:
     caption: str
 
 
+def of_fleet(run: Run) -> tuple[Picture, ...]:
+    """Return the plot that holds boards and models against each other; nothing where there is one of each."""
+    best = [(board, cells[0]) for board in run.boards if (cells := ranking.best_first(board))]
+    if len(best) < 2:  # noqa: PLR2004 - several
+        return ()
+    values = [cell.measurement.latency.median_ns if cell.measurement is not None else 0 for _, cell in best]
+    plot = plots.bars(
+        labels=[words.subject(board) for board, _ in best],
+        values=[words.real(value) / _MS for value in values],
+        title="The best of each board and model",
+        value_label="median, ms (hatched: INVALID)",
+        highlight=[n for n, (_, cell) in enumerate(best) if words.standing(cell) != "VALID"],
+    )
+    return (Picture(plot=plot, caption="Each with the configuration that is best there."),)
+
+
 def of_board(board: BoardRun) -> tuple[Picture, ...]:
     """Return the plots that hold a board's cells against each other."""
-    cells = quickest(board.cells)
+    cells = ranking.best_first(board)
     found = []
     if cells:
         found.append(_spread(board, cells[:MOST_LINES], left_out=len(cells) - MOST_LINES))
@@ -72,20 +88,6 @@ def of_cell(cell: BenchmarkCell) -> tuple[Picture, ...]:
     if measurement.stages:
         found.append(_stages(name, measurement))
     return tuple(found)
-
-
-def quickest(cells: Sequence[BenchmarkCell]) -> list[BenchmarkCell]:
-    """Return the cells that have figures: those that may be quoted first, then by median latency per sample."""
-    measured = [(cell.measurement, cell) for cell in cells if cell.measurement is not None]
-    ordered = sorted(
-        measured,
-        key=lambda pair: (
-            words.standing(pair[1]) != "VALID",
-            words.real(pair[0].latency.median_ns) / pair[1].configuration.batch,
-            words.configuration(pair[1]),
-        ),
-    )
-    return [cell for _, cell in ordered]
 
 
 def scaling(cells: Sequence[BenchmarkCell]) -> list[plots.Series]:
@@ -129,7 +131,7 @@ def _spread(board: BoardRun, cells: Sequence[BenchmarkCell], *, left_out: int) -
         )
     caption = "The share of invokes that took at most so long."
     if left_out > 0:
-        caption += f" The quickest {len(cells)} cells; {left_out} slower ones are in the table."
+        caption += f" The best {len(cells)} cells; {left_out} others are in the table."
     plot = measurement_plots.cumulative(
         series=series, title=f"How latency is spread: {words.subject(board)}", x_label="latency of invoke, ms"
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tflotilla.host.benchmarks.rendering import board_state, foreign, operators, words
+from tflotilla.host.benchmarks.rendering import board_state, foreign, operators, ranking, words
 from tflotilla.shared.contract.benchmark import Measurement
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def tables(run: Run, *, details: bool = False) -> tuple[Table, ...]:
     """Return the summary (one table per method and scenario), with `details` also everything known of each cell."""
     methods = list(dict.fromkeys(board.request.method for board in run.boards))
     found = [_summary(run, method, several=len(methods) > 1) for method in methods]
+    found += matrix(run)
     if details:
         for board in run.boards:
             found += [table for cell in board.cells for table in _details(board, cell)]
@@ -122,6 +123,38 @@ def _columns(method: Method) -> tuple[_Column, ...]:
 def wanted(method: Method) -> tuple[float, ...]:
     """Return the percentiles that the summary of a scenario shows."""
     return (50.0, 90.0, 99.0) if method.scenario == "single_stream" else (50.0, 99.0)
+
+
+def matrix(run: Run) -> list[Table]:
+    """Return what each board does best with each model; nothing unless there are several of both."""
+    boards = list(dict.fromkeys(board.board for board in run.boards))
+    models = list(dict.fromkeys(board.model for board in run.boards))
+    if len(boards) < 2 or len(models) < 2:  # noqa: PLR2004 - several
+        return []
+    best: dict[tuple[str, str], str] = {}
+    for part in run.boards:
+        best.setdefault((part.board, part.model), _best(part))
+    return [
+        Table(
+            title="the best of each board with each model",
+            columns=("board", *(words.name(model) for model in models)),
+            rows=tuple(
+                (words.name(board), *(best.get((board, model), words.NOTHING) for model in models)) for board in boards
+            ),
+        )
+    ]
+
+
+def _best(board: BoardRun) -> str:
+    cells = ranking.best_first(board)
+    if not cells:
+        return "ERROR" if board.cells or board.error is not None else words.NOTHING
+    measurement = cells[0].measurement
+    if measurement is None or words.standing(cells[0]) != "VALID":
+        return "INVALID"
+    figure = ranking.figure(board.request.method, measurement)
+    right = words.short_correctness(measurement.correctness)
+    return f"{figure}, {words.configuration(cells[0], short=True)} ({right})"
 
 
 def _foreign(run: Run, *, details: bool) -> Iterator[Table]:
@@ -211,7 +244,7 @@ def _details(board: BoardRun, cell: BenchmarkCell) -> Iterator[Table]:
     if delegation := words.delegation(cell):
         rows.append(("nodes", delegation))
     if cell.serving is not None:
-        rows.append(("meanwhile", words.serving(cell.serving)))
+        rows.append(("the model that serves, meanwhile", words.serving(cell.serving)))
     yield _properties(name, (*rows, *board_state.figures(measurement)))
     yield percentiles(f"{name}: latency", measurement.latency)
     if measurement.invoke != measurement.latency:

@@ -85,7 +85,13 @@ def percent(share: float) -> str:
 
 def off(value: float, reference: float) -> str:
     """Spell how far a value is from another, which is not 0: `+5.0 %`."""
-    return f"{100 * (real(value) / real(reference) - 1):+,.1f} %"
+    return signed_percent(real(value) / real(reference) - 1)
+
+
+def signed_percent(share: float) -> str:
+    """Spell a change: `-0.012` is `-1.2 %`."""
+    rounded = round(100 * real(share), 1) + 0.0  # no -0.0
+    return f"{rounded:+,.1f} %"
 
 
 def cut(text: str, length: int) -> str:
@@ -202,11 +208,11 @@ def remarks(cell: BenchmarkCell) -> tuple[str, ...]:
             told.append("nobody checked the answers")
         told += [sentence(note) for note in measurement.verdict.notes]
         if measurement.drift.drifting:
-            told.append(f"latency drifted by {100 * real(measurement.drift.change):+,.1f} % over the run")
+            told.append(f"latency drifted by {signed_percent(measurement.drift.change)} over the run")
         if measurement.late:
             told.append(f"{measurement.late} runs began later than the rate wanted")
-    if cell.serving is not None and (cell.serving.errors or cell.serving.restarts):
-        told.append(serving(cell.serving))
+    if cell.serving is not None and cell.serving.restarts:
+        told.append(f"the model that serves: {serving(cell.serving)}")
     return tuple(told)
 
 
@@ -248,7 +254,7 @@ def delegation(cell: BenchmarkCell) -> str:
 
 
 def serving(during: ServingDuring) -> str:
-    """Say how the serving model fared."""
+    """Say how the model that serves fared meanwhile."""
     said = [_plural(during.results, "result"), _plural(during.errors, "error")]
     for label, now, before in (
         ("p50", during.p50_ns, during.before_p50_ns),
@@ -258,14 +264,14 @@ def serving(during: ServingDuring) -> str:
             said.append(f"{label} {duration(now)}" + ("" if before is None else f" (before {duration(before)})"))
     if during.restarts:
         said.append(f"restarted {during.restarts} times" if during.restarts > 1 else "restarted once")
-    return f"the serving model: {', '.join(said)}"
+    return ", ".join(said)
 
 
 def worst_serving(board: BoardRun) -> str:
-    """Say how the serving model fared during the cell that disturbed it most; "" when nobody watched it."""
+    """Say how the model that serves fared during the cell that disturbed it most; "" when nobody watched it."""
     watched = [(each.p99_ns or each.p50_ns or 0, n) for n, c in enumerate(board.cells) if (each := c.serving)]
     during = board.cells[max(watched)[1]].serving if watched else None
-    return "" if during is None else f"during the worst cell {serving(during)}"
+    return "" if during is None else f"the model that serves, at its worst: {serving(during)}"
 
 
 def when(seconds: float) -> str:
