@@ -1,0 +1,1 @@
+"""The board's state: trees of boards' files in, readings and verdicts out."""
