@@ -17,7 +17,9 @@ from tests.device import running_bundles
 from tflotilla.host.bundles import signing
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.host.fleet import bootstrap, pool, push, ssh
+from tflotilla.host.fleet.tuned import Advice
 from tflotilla.shared.contract import layout
+from tflotilla.shared.contract.agent_config import DelegateConfig, InferenceConfig
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import (
     BoardError,
@@ -116,6 +118,41 @@ def test_a_bundle_goes_the_whole_way_and_is_not_sent_twice(agent: Sshd, fleet: F
     # The whole connection, key exchange and login included, measured here and by the relay.
     assert again.bytes_sent < 4096
     assert agent.relay.forwarded_bytes - carried < 4096
+
+
+def test_what_tuning_found_is_applied_kept_and_given_up_again(agent: Sshd, fleet: Fleet) -> None:
+    bundle = make_bundle(fleet)
+    tuned = InferenceConfig(runtime="ai-edge-litert", xnnpack=False, affinity=(min(os.sched_getaffinity(0)),))
+    wrong = dataclasses.replace(tuned, delegate=DelegateConfig(library="/nowhere/libdelegate.so"))
+
+    def deploy(inference: InferenceConfig | None) -> push.Outcome:
+        advice = Advice(inference=inference, said="as tuned on pi-9", insist=True)
+        return push.deploy("pi-1", fleet, bundle, advise=lambda _facts: advice)
+
+    def served() -> InferenceConfig | None:
+        state = push.status("pi-1", fleet).state
+        return state.inference if state else None
+
+    outcome = deploy(tuned)
+    assert (outcome.changed, outcome.tuning) == (True, "as tuned on pi-9")
+    assert any("as tuned" in status.detail for status in outcome.statuses if status.state is _S.SWITCHING)
+    assert served() == tuned
+    before = _disk(agent)
+    assert not deploy(tuned).changed
+    assert _disk(agent) == before
+    # Nobody advises: what serves stays as it is.
+    assert not push.deploy("pi-1", fleet, bundle).changed
+    assert served() == tuned
+
+    refused = deploy(wrong)
+    assert refused.changed
+    assert refused.tuning.startswith("not as tuned (1 thread, without XNNPACK, delegate /nowhere/libdelegate.so")
+    assert served() != tuned
+    assert _serving(fleet) == bundle.digest
+
+    deploy(tuned)
+    deploy(None)
+    assert served() == dataclasses.replace(InferenceConfig(), runtime="ai-edge-litert")
 
 
 def test_a_second_release_shares_what_the_first_brought_and_rollback_brings_that_one_back(

@@ -9,12 +9,16 @@ import typer
 
 if TYPE_CHECKING:
     from tflotilla.host.fleet.push import Outcome
+    from tflotilla.shared.contract.board import BoardFacts
 
 
 def deploy(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .tflb file or a bundle's folder.")],
     selector: Annotated[str, typer.Argument(metavar="SELECTOR", help="all, pi-7, pi-*, room=kitchen, !pi-3.")],
     forks: Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")] = 10,
+    tuned: Annotated[
+        bool, typer.Option("--tuned/--no-tuned", help="Run it as `tune` found it fastest, where that was done.")
+    ] = True,
     fleet: Annotated[
         Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
     ] = None,
@@ -22,7 +26,8 @@ def deploy(
 ) -> None:
     """Deploy a bundle: check, send what is missing, verify, probe, switch, confirm. The old model serves until then.
 
-    A board that can't run it gets no byte of it; one that has it already changes nothing.
+    A board that can't run it gets no byte of it; one that has it already changes nothing. What `tflotilla tune` found
+    for the model on boards of its type is applied, as long as runtime and kernel are those it was found with.
 
     Example: tflotilla deploy digits-1.0.0.tflb room=kitchen
 
@@ -33,11 +38,21 @@ def deploy(
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.cli import results
     from tflotilla.host.fleet import push
+    from tflotilla.host.fleet import tuned as tuned_records
     from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.shared.contract.manifest import MODEL
 
     opened = Bundle.open(bundle)
     loaded = Fleet.load(fleet)
     names = loaded.select(selector)
+    records = tuned_records.load(loaded.state, opened.manifest.files[MODEL].sha256) if tuned else ()
+
+    def advise(name: str, facts: BoardFacts) -> tuned_records.Advice:
+        if not tuned:
+            return tuned_records.Advice(inference=None, insist=True)
+        runtime = loaded.agent_config(name, home="/").inference.runtime
+        return tuned_records.advise(records, facts, name, runtime=runtime)
+
     with results.progress(names) as shown:
         found = push.deploy_many(
             names,
@@ -48,6 +63,7 @@ def deploy(
                 name, f"{status.state.value}{f': {status.detail}' if status.detail else ''}"
             ),
             on_bytes=shown.bytes,
+            advise=advise,
         )
     columns = ("bundle", "sent", "took", "result")
     results.finish(opened.manifest.title, columns, found, _cells, as_json=as_json, right=("sent", "took"))
@@ -56,4 +72,5 @@ def deploy(
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     result = "serves" if outcome.changed else "served already"
     cuts = f", {outcome.cuts} cuts of the line" if outcome.cuts else ""
-    return (outcome.title, f"{outcome.bytes_sent / 1000:.1f} kB", f"{outcome.duration_s:.1f} s", result + cuts)
+    tuning = f", {outcome.tuning}" if outcome.tuning else ""
+    return outcome.title, f"{outcome.bytes_sent / 1000:.1f} kB", f"{outcome.duration_s:.1f} s", result + tuning + cuts

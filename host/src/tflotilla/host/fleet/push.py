@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from tflotilla.host.bundles import signing
 from tflotilla.host.fleet import pool, sessions, ssh, transfer
 from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+from tflotilla.host.fleet.tuned import Advice
 from tflotilla.host.models import compatibility
 from tflotilla.shared.contract import errors
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.fleet.sessions import Session
+    from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.session import Hello, MissingBlob
 
 
@@ -61,6 +63,8 @@ class Outcome:
     cuts: int = 0
     duration_s: float = 0.0
     statuses: tuple[DeploymentStatus, ...] = ()
+    #: How it runs by what tuning found, or why not so; empty where nobody tuned.
+    tuning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,10 @@ class BoardStatus:
     state: State | None
 
 
+#: Begins what a board says when its probe refused what tuning found.
+_NOT_AS_TUNED = "not as tuned"
+
+
 class _Run:
     """One deployment, over as many connections as it takes."""
 
@@ -85,6 +93,7 @@ class _Run:
         bundle: Bundle,
         on_status: Callable[[DeploymentStatus], None],
         on_bytes: Callable[[int, int], None],
+        advise: Callable[[BoardFacts], Advice],
     ) -> None:
         self.name = name
         self.fleet = fleet
@@ -95,6 +104,8 @@ class _Run:
         self.bytes_missing = 0
         self.changed = True
         self.handed_over = False
+        self.advice = Advice(inference=None)
+        self._advise = advise
         self._on_status = on_status
 
     def attempt(self, session: Session) -> None:
@@ -107,19 +118,33 @@ class _Run:
             message = f"{self.name}: its agent doesn't run; `tflotilla board bootstrap {self.name}` starts it"
             raise BoardError(message)
         if not self.handed_over:
-            # The hello says it: not even the offer is sent.
-            if hello.serving is not None and hello.serving.digest == self.bundle.digest:
-                self.changed = False
-                return
-            preflight(self.name, self.fleet, self.bundle, hello)
-            if session.offer(self.bundle.digest).current:
-                self.changed = False
-                return
-            self._tell(DeploymentState.TRANSFERRING)
-            self._transfer(session, session.manifest(self.bundle.manifest_bytes, self.bundle.signature or b""))
+            self.advice = self._advise(hello.facts)
+            if self._serves(session):
+                if not self.advice.insist:
+                    self.changed = False
+                    return
+            else:
+                self._tell(DeploymentState.TRANSFERRING)
+                self._transfer(session, session.manifest(self.bundle.manifest_bytes, self.bundle.signature or b""))
             self.handed_over = True
-        for status in session.deploy(self.bundle.digest, self.deployment):
+        for status in session.deploy(self.bundle.digest, self.deployment, self.advice.inference):
             self.hear(status)
+        # It serves, and in the very way that was asked for: no step was taken.
+        self.changed = [status.state for status in self.statuses] != [DeploymentState.SUCCEEDED]
+
+    def _serves(self, session: Session) -> bool:
+        hello = session.hello
+        # The hello says it: not even the offer is sent.
+        if hello.serving is not None and hello.serving.digest == self.bundle.digest:
+            return True
+        preflight(self.name, self.fleet, self.bundle, hello)
+        return session.offer(self.bundle.digest).current is True
+
+    @property
+    def tuning(self) -> str:
+        """How it runs by what tuning found: what the board said goes before what it was told."""
+        last = self.statuses[-1].detail if self.statuses else ""
+        return last[last.index(_NOT_AS_TUNED) :] if _NOT_AS_TUNED in last else self.advice.said
 
     def hear(self, status: DeploymentStatus) -> None:
         # Followed again after a cut, a deployment's story begins anew.
@@ -189,6 +214,7 @@ def deploy(
     on_bytes: Callable[[int, int], None] = lambda _sent, _total: None,
     pause: Callable[[float], None] = time.sleep,
     verify_locally: bool = True,
+    advise: Callable[[BoardFacts], Advice] = lambda _facts: Advice(inference=None),
 ) -> Outcome:
     """Deploy a bundle to one board and see it through.
 
@@ -199,6 +225,7 @@ def deploy(
         on_status: hears every status once, in order.
         on_bytes: hears how much of what the board lacked is there, and how much it lacked, in bytes.
         pause: waits between attempts, in seconds.
+        advise: says by the board's fresh facts how the bundle is to run there.
         verify_locally: False lets a bad bundle get as far as the board, which refuses it: for tests and the demo.
 
     Raises:
@@ -211,7 +238,7 @@ def deploy(
     """
     if verify_locally:
         verify(fleet, bundle)
-    run = _Run(name, fleet, bundle, on_status, on_bytes)
+    run = _Run(name, fleet, bundle, on_status, on_bytes, advise)
     entry = fleet.board(name)
     started = time.monotonic()
     cuts = 0
@@ -246,6 +273,7 @@ def deploy(
         cuts=cuts,
         duration_s=time.monotonic() - started,
         statuses=tuple(run.statuses),
+        tuning=run.tuning,
     )
 
 
@@ -258,6 +286,7 @@ def deploy_many(
     on_status: Callable[[str, DeploymentStatus], None] = lambda _name, _status: None,
     on_bytes: Callable[[str, int, int], None] = lambda _name, _sent, _total: None,
     on_result: Callable[[BoardResult[Outcome]], None] | None = None,
+    advise: Callable[[str, BoardFacts], Advice] = lambda _name, _facts: Advice(inference=None),
 ) -> tuple[BoardResult[Outcome], ...]:
     """Verify a bundle once and deploy it to many boards; their errors are results, a bad bundle is raised."""
     verify(fleet, bundle)
@@ -270,6 +299,7 @@ def deploy_many(
             on_status=lambda status: on_status(name, status),
             on_bytes=lambda sent, total: on_bytes(name, sent, total),
             verify_locally=False,
+            advise=lambda facts: advise(name, facts),
         ),
         forks=forks,
         on_result=on_result,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.fleet.inventory import Install
     from tflotilla.host.fleet.ssh import Duplex, Link
+    from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.messages import State
@@ -128,9 +129,14 @@ class Session:
         self._duplex.write(b"0\n")
         self._reply(_REPLY_TIMEOUT_S)
 
-    def deploy(self, bundle: str, deployment: str) -> Iterator[DeploymentStatus]:
-        """Start a deployment, or follow the one with that id; yield its statuses up to the last."""
-        return self._statuses(session.Request(verb="deploy", bundle=bundle, deployment=deployment))
+    def deploy(
+        self, bundle: str, deployment: str, inference: InferenceConfig | None = None
+    ) -> Iterator[DeploymentStatus]:
+        """Start a deployment, or follow the one with that id; yield its statuses up to the last.
+
+        `inference` is how the bundle is to run, as tuning found out; None is what agent.toml says.
+        """
+        return self._statuses(session.Request(verb="deploy", bundle=bundle, deployment=deployment, inference=inference))
 
     def rollback(self, deployment: str) -> Iterator[DeploymentStatus]:
         """Bring the previous bundle back; yield the statuses. Raises ConflictError when there is none."""

@@ -1,0 +1,171 @@
+"""What tuning found, in `.tflotilla/tuned/` beside fleet.toml: a file per model, type of board, runtime and kernel.
+
+Rules it keeps: a record counts on a board only where machine, architecture, cores, runtime version and kernel are those
+it was found with, since each of them may make something else the fastest; a file is replaced whole or not at all; one
+that can't be read is no record, and no reason not to deploy.
+What it does NOT do: search (`benchmarks.tuning`), or run anything: the board probes a record like any other choice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tflotilla.host.models.delivery import deliver
+from tflotilla.shared.contract import codec, digest
+from tflotilla.shared.contract.agent_config import InferenceConfig
+from tflotilla.shared.contract.benchmark import Configuration
+from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.errors import ContractError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tflotilla.shared.contract.board import BoardFacts
+
+SCHEMA = 1
+FOLDER = "tuned"
+#: A board's type is the same over revisions of its circuit board: `Raspberry Pi 4 Model B Rev 1.4`.
+_REVISION = re.compile(r"\s+Rev\s+[\d.]+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class BoardType:
+    """What boards must have in common to run a model alike. Memory and disk are not among it."""
+
+    #: The device tree's name without its revision; empty where there is none (a PC).
+    machine: str
+    arch: str
+    cores: int
+
+    def __str__(self) -> str:
+        """`Raspberry Pi 4 Model B, aarch64, 4 cores`."""
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return ", ".join(filter(None, (self.machine, self.arch, cores)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The fastest way found to run one model with one runtime on one type of board."""
+
+    model_sha256: str
+    #: The bundle's name and version; other bundles may hold the same model.
+    title: str
+    board_type: BoardType
+    runtime: RuntimeOffer
+    kernel: str
+    configuration: Configuration
+    #: What it is the best by (`p99`), and its value: nanoseconds, the smaller the better.
+    objective: str
+    value_ns: float
+    #: Timed runs behind that value, and whether they may be quoted.
+    runs: int
+    valid: bool
+    #: Configurations that were tried, the board they were tried on, and the order's seed.
+    tried: int
+    board: str
+    seed: int
+    #: Unix seconds by the host's clock; records of one search have the same.
+    created: float
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """How a board is to be told to run a bundle."""
+
+    #: None is what its agent.toml says.
+    inference: InferenceConfig | None
+    #: One sentence for people; empty when there is nothing to say.
+    said: str = ""
+    #: Also where the bundle serves already, in whatever way.
+    insist: bool = False
+
+
+def type_of(facts: BoardFacts) -> BoardType:
+    """Return a board's type."""
+    return BoardType(machine=_REVISION.sub("", facts.model or ""), arch=facts.arch, cores=facts.cores)
+
+
+def save(folder: Path, records: Sequence[Record]) -> tuple[Path, ...]:
+    """Keep records in a fleet's state folder, in place of those of the same key. Raises InputError."""
+    place = folder / FOLDER
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{place} can't be made: {error.strerror or error}") from error
+    paths = []
+    for record in records:
+        path = place / _file(record)
+        deliver(codec.canonical_json(record) + b"\n", path)
+        paths.append(path)
+    return tuple(paths)
+
+
+def load(folder: Path, model_sha256: str) -> tuple[Record, ...]:
+    """Return the records of a model, the latest and then the fastest first."""
+    found = []
+    for path in sorted((folder / FOLDER).glob(f"{model_sha256[:16]}-*.json")):
+        try:
+            record = codec.decode(Record, codec.parse_json(path.read_bytes(), str(path)), str(path))
+        except (OSError, ContractError):
+            continue
+        if record.schema == SCHEMA and record.model_sha256 == model_sha256:
+            found.append(record)
+    return tuple(sorted(found, key=lambda record: (-record.created, record.value_ns)))
+
+
+def stale(record: Record, facts: BoardFacts) -> str | None:
+    """Say why a record of this board's type does not count on it any more; None when it does."""
+    if record.runtime not in facts.runtimes:
+        now = next((str(offer) for offer in facts.runtimes if offer.name == record.runtime.name), "not installed")
+        return f"found with {record.runtime}, now it is {now}"
+    if record.kernel != facts.kernel:
+        return f"found on kernel {record.kernel}, now it is {facts.kernel}"
+    return None
+
+
+def advise(records: Sequence[Record], facts: BoardFacts, board: str, *, runtime: str = "auto") -> Advice:
+    """Say how a board is to run a model by what tuning found, and why not so where that does not count.
+
+    Args:
+        records: of the model, in `load`'s order.
+        facts: fresh ones.
+        board: its name, for the words.
+        runtime: what its agent.toml fixes; records of another are passed over.
+
+    """
+    mine = [
+        record for record in records if record.board_type == type_of(facts) and runtime in ("auto", record.runtime.name)
+    ]
+    for record in mine:
+        if stale(record, facts) is None and record.configuration.batch == 1:
+            said = f"as tuned on {record.board}: {describe(record)}"
+            return Advice(inference=record.configuration.inference, said=said, insist=True)
+    if mine:
+        reason = stale(mine[0], facts) or "it runs several samples at once, and serving runs one"
+        return Advice(inference=None, said=f"not as tuned: {reason}; `tflotilla tune {board}` does it anew")
+    return Advice(inference=None)
+
+
+def describe(record: Record) -> str:
+    """Return a record's configuration in words."""
+    return f"{record.runtime}, {describe_inference(record.configuration.inference)}"
+
+
+def describe_inference(inference: InferenceConfig) -> str:
+    """Return a configuration in words, without its runtime."""
+    parts = [f"{inference.num_threads} thread{'' if inference.num_threads == 1 else 's'}"]
+    parts.append(f"XNNPACK {'on' if inference.xnnpack else 'off'}")
+    if inference.delegate is not None:
+        parts.append(f"delegate {inference.delegate.library}")
+    if inference.affinity:
+        parts.append(f"processor {','.join(map(str, inference.affinity))}")
+    return ", ".join(parts)
+
+
+def _file(record: Record) -> str:
+    where = codec.canonical_json([codec.encode(record.board_type), record.kernel, record.runtime.version])
+    return f"{record.model_sha256[:16]}-{digest.of_bytes(where)[:12]}-{record.runtime.name}.json"
