@@ -121,7 +121,7 @@ def test_a_board_that_cannot_measure_says_why() -> None:
 
 
 def test_a_board_that_measures_for_somebody_else_is_a_conflict() -> None:
-    busy = said("a", answers.refusal("another one runs on this board (request 12ab)"))
+    busy = said("a", answers.refusal("benchmark '12ab' is running on this board; try again when it is done"))
 
     state = asking("a").asking(("a",), 1.0).hearing(busy, 2.0)
 

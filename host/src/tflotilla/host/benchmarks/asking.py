@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from tflotilla.host.telemetry.fleet_view import understood
 from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import BrokerError, TflotillaError
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.benchmarks.plan import Asking
     from tflotilla.host.telemetry.mqtt import Connection
-    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
+    from tflotilla.shared.contract.benchmark import BenchmarkReport
     from tflotilla.shared.contract.board import BoardFacts
 
 _TICK_S = 0.25
@@ -45,9 +47,31 @@ def ask(
     """
     channels: tuple[topics.Channel, ...] = ("availability", "state", "benchmark")
     broker.subscribe(tuple(topics.topic(fleet, board, channel) for board in asking.boards for channel in channels))
+    state = [asking]
+    try:
+        return _follow(broker, fleet, state, build, on_report, tell)
+    except KeyboardInterrupt:
+        # Whoever asked does not want it any more, so the boards need not go on.
+        for board in state[0].measuring:
+            with contextlib.suppress(BrokerError):
+                _send(broker, fleet, board, BenchmarkRequest(request=asking.request, cancel=True))
+        raise
+
+
+def _follow(
+    broker: Connection,
+    fleet: str,
+    state: list[Asking],
+    build: Callable[[str, BoardFacts], BenchmarkRequest],
+    on_report: Callable[[str, BenchmarkReport], None],
+    tell: Callable[[str], None],
+) -> Asking:
+    """Ask and hear to the end; `state` always holds how far it is."""
+    (asking,) = state
     told = ""
     away = False
     while True:
+        state[0] = asking
         asking = asking.at(time.monotonic())
         if not broker.connected:
             away = True
@@ -79,15 +103,19 @@ def _ask_one(
         request = build(board, asking.facts[board])
     except TflotillaError as error:
         return asking.failing(board, error)
-    said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
     try:
-        broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
+        _send(broker, fleet, board, request)
     except BrokerError:
         if broker.connected:
             raise
         # It went away in this moment; asked again when it is back.
         return asking
     return asking.asking((board,), time.monotonic())
+
+
+def _send(broker: Connection, fleet: str, board: str, request: BenchmarkRequest) -> None:
+    said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
+    broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
 
 
 def _doing(asking: Asking, *, away: bool) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.sessions import Session
     from tflotilla.shared.contract.benchmark import BenchmarkCell
 
+_CANCEL_S = 10.0
 Way = Literal["mqtt", "ssh"]
 
 
@@ -106,7 +107,13 @@ class Measurer:
 
     def _over_ssh(self, boards: Sequence[str], order: _Order) -> tuple[BoardRun, ...]:
         talks = {board: _Talk(self, board, order) for board in boards}
-        found = pool.run(boards, lambda board: talks[board].hold(ask=True), forks=self.at_once)
+        try:
+            found = pool.run(boards, lambda board: talks[board].hold(ask=True), forks=self.at_once)
+        except KeyboardInterrupt:
+            # Whoever asked does not want it any more, so the boards need not go on.
+            begun = [board for board in boards if talks[board].going_on]
+            pool.run(begun, lambda board: talks[board].cancel(), forks=self.at_once)
+            raise
         return tuple(talks[result.board].run(result.error) for result in found)
 
     def _over_mqtt(self, boards: Sequence[str], order: _Order) -> tuple[BoardRun, ...]:
@@ -182,6 +189,23 @@ class _Talk:
             self._reports[report.position] = report
         if new:
             self._measurer.on_report(self._board, report)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether the board was asked and has not answered to the end."""
+        total = next((report.total for report in self._reports.values()), 1)
+        return self._request is not None and len(self._reports) < total
+
+    def cancel(self) -> None:
+        """Ask the board to end what it was asked for."""
+        entry = self._measurer.fleet.board(self._board)
+        request = BenchmarkRequest(request=self._order.id, cancel=True)
+        with (
+            ssh.connect(self._board, entry, self._measurer.fleet) as link,
+            sessions.open_session(link, entry.install) as session,
+        ):
+            for _ in session.benchmark(request, patience_s=_CANCEL_S):
+                pass
 
     def run(self, error: TflotillaError | None) -> BoardRun:
         """Return what came of it."""

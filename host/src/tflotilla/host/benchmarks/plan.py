@@ -130,8 +130,7 @@ class Asking:
 
     def _answering(self, board: str, report: BenchmarkReport, now: float) -> Asking:
         if report.error is not None:
-            busy = "another one" in report.error
-            kind = ConflictError if busy else BoardError
+            kind = ConflictError if "is running on this board" in report.error else BoardError
             return self.failing(board, kind(f"{board} can't measure: {report.error}"))
         found = {**self.reports.get(board, {}), report.position: report}
         return dataclasses.replace(
