@@ -16,7 +16,7 @@ from tests.device import homes_made, running_bundles
 from tests.device.children import RUNTIMES
 from tflotilla.device import control
 from tflotilla.shared.contract import topics
-from tflotilla.shared.contract.messages import Ack, BenchmarkRequest, Message, State
+from tflotilla.shared.contract.messages import Ack, Message, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,58 +274,21 @@ def test_a_refused_password_is_one_line_a_problem_and_later_forgiven(tmp_path: P
             assert numbered(listener)[0] == 1
 
 
-def test_a_benchmark_answers_cell_by_cell_while_the_worker_serves(home: Home, listener: brokers.Listener) -> None:
-    homes_made.install(home)
-    with homes_made.running(home) as agent:
-        brokers.until(agent.serves, "the worker to run")
-        request = BenchmarkRequest(
-            request="r-1", runtimes=(RUNTIMES[0], "onnxruntime"), threads=(64, 1), warmup_runs=2, min_seconds=0.1
-        )
-        envelope = Message(board=homes_made.BOARD, boot="host", seq=0, time=0.0, bundle=None, body=request)
-        before = len(predictions(listener))
-        listener.send(BENCHMARK, envelope.to_bytes())
-        brokers.until(lambda: bool(listener.messages("benchmark")), "the report")
-
-        (message,) = listener.messages("benchmark")
-        report = message.body
-        assert (report.request, report.error) == ("r-1", None)
-        measured, too_many, *absent = report.cells
-        assert measured.error is None
-        assert measured.runs >= 50
-        assert measured.latency is not None
-        assert measured.latency.p50_ns > 0
-        assert re.fullmatch(r"64 threads, and this board has \d+ cores", too_many.error or "")
-        assert [cell.error for cell in absent] == ["onnxruntime is not installed on this board"] * 2
-        assert len(predictions(listener)) > before
-
-
-def test_a_second_benchmark_meanwhile_is_refused(home: Home, listener: brokers.Listener) -> None:
-    homes_made.install(home)
-    with homes_made.running(home) as agent:
-        brokers.until(agent.serves, "the worker to run")
-        listener.send(BENCHMARK, b'{"request":"long","min_seconds":60,"max_seconds":60}')
-        listener.send(BENCHMARK, b'{"request":"second"}')
-        brokers.until(lambda: bool(listener.messages("benchmark")), "the refusal")
-
-        (message,) = listener.messages("benchmark")
-        assert message.body.request == "second"
-        assert message.body.error == "benchmark: another one is running on this board; try again when it is done"
-        # An end does not wait for a benchmark.
-        assert agent.terminate() == 0
-
-
 def test_nonsense_for_commands_is_answered_with_an_event(home: Home, listener: brokers.Listener) -> None:
     homes_made.install(home)
     with homes_made.running(home) as agent:
         brokers.until(agent.serves, "the worker to run")
-        for nonsense in (b"", b"\xff\xfe", b"[]", b'{"request":7}', b'{"request":"x","threads":"many"}'):
+        for nonsense in (b"", b"\xff\xfe", b"[]", b'{"request":7}', b'{"method":{}}'):
             listener.send(BENCHMARK, nonsense)
-        listener.send(BENCHMARK, b'{"request":"x","max_seconds":1e9}')
+        listener.send(BENCHMARK, b'{"request":"x","method":{"max_seconds":1e9}}')
         brokers.until(lambda: bool(listener.messages("benchmark")), "the refusal")
         brokers.until(lambda: sum(m.body.kind == "command" for m in listener.messages("event")) >= 5, "events")
 
+        # Somebody waits for an answer to what has an id.
         (message,) = listener.messages("benchmark")
-        assert message.body.error == "benchmark: max_seconds must be 0.001..600, not 1e+09"
+        assert message.body.request == "x"
+        assert message.body.error == "command/benchmark.method: max_seconds must be 0.001..3600, not 1e+09"
+        assert message.body.last
         assert agent.process.poll() is None
 
 

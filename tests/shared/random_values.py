@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from tflotilla.shared.contract import agent_config, manifest, processing
+from tflotilla.shared.contract import agent_config, benchmark, manifest, processing
 
 if TYPE_CHECKING:
     import random
@@ -132,7 +132,50 @@ def _source_config(rng: random.Random) -> agent_config.SourceConfig:
     return build(agent_config.SourceConfig, rng, kind="folder", path="/srv", interval_ms=rng.uniform(0, 1e4))
 
 
+def _method(rng: random.Random) -> benchmark.Method:
+    max_seconds = rng.uniform(1, benchmark.MAX_SECONDS)
+    scenario = rng.choice(get_args(benchmark.Scenario))
+    return build(
+        benchmark.Method,
+        rng,
+        scenario=scenario,
+        warmup_runs=rng.randint(0, 99),
+        warmup_seconds=rng.uniform(0, 9),
+        min_runs=rng.randint(1, 9999),
+        min_seconds=rng.uniform(0, max_seconds),
+        max_seconds=max_seconds,
+        run_delay_seconds=rng.uniform(0, 60),
+        rate_hz=rng.uniform(1, 99) if scenario == "single_stream" else None,
+        samples=_sha256(rng),
+        input_count=rng.randint(1, 99),
+        seed=rng.randint(0, 2**63 - 1),
+        samples_per_query=rng.randint(1, 99),
+        qps=rng.choice([None, rng.uniform(1, 99)]),
+        latency_bound_ms=rng.uniform(1, 99),
+        sustained_seconds=rng.choice([None, rng.uniform(1, 99)]),
+        cool_to_c=rng.choice([None, rng.uniform(1, 99)]),
+        cool_seconds=rng.uniform(0, 99),
+        max_other_cpu_percent=rng.uniform(0, 99),
+        max_rss_mib=rng.choice([None, rng.uniform(1, 99)]),
+        keep_latencies=rng.randint(0, 99),
+    )
+
+
+def _cell(rng: random.Random) -> benchmark.BenchmarkCell:
+    failed = rng.random() < 0.5
+    return build(
+        benchmark.BenchmarkCell,
+        rng,
+        error=build(benchmark.CellError, rng) if failed else None,
+        measurement=None if failed else build(benchmark.Measurement, rng),
+    )
+
+
 _SPECIAL |= {
+    benchmark.Configuration: lambda rng: build(benchmark.Configuration, rng, batch=rng.randint(1, 1024)),
+    benchmark.Method: _method,
+    benchmark.BenchmarkRequest: lambda rng: build(benchmark.BenchmarkRequest, rng, request=_word(rng)),
+    benchmark.BenchmarkCell: _cell,
     processing.Preprocessing: _preprocessing,
     processing.Postprocessing: lambda rng: build(processing.Postprocessing, rng, top_k=rng.randint(1, 9)),
     manifest.FileEntry: _file_entry,
@@ -141,7 +184,12 @@ _SPECIAL |= {
     agent_config.MqttConfig: lambda rng: build(
         agent_config.MqttConfig, rng, port=rng.randint(1, 65535), keepalive_s=rng.randint(1, 99)
     ),
-    agent_config.InferenceConfig: lambda rng: build(agent_config.InferenceConfig, rng, num_threads=rng.randint(1, 64)),
+    agent_config.InferenceConfig: lambda rng: build(
+        agent_config.InferenceConfig,
+        rng,
+        num_threads=rng.randint(1, 64),
+        affinity=tuple(rng.sample(range(1024), rng.randint(0, 4))),
+    ),
     agent_config.SourceConfig: _source_config,
     agent_config.ReportingConfig: lambda rng: build(
         agent_config.ReportingConfig, rng, window_s=rng.uniform(0.05, 3600), outbox_max_mib=rng.uniform(1, 1e4)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tflotilla.shared.contract import codec, errors, layout, messages, session, topics
+from tflotilla.shared.contract import benchmark, codec, errors, layout, messages, session, topics
 from tflotilla.shared.contract.agent_config import AgentConfig
 from tflotilla.shared.contract.deployment import DeploymentState
 from tflotilla.shared.contract.manifest import Manifest
@@ -41,7 +41,7 @@ def test_every_example_is_read_by_the_code(name: str, text: str) -> None:
         "hello": session.Hello,
         "request": session.Request,
         "reply": session.Reply,
-        "command/benchmark": messages.BenchmarkRequest,
+        "command/benchmark": benchmark.BenchmarkRequest,
         "command/state": messages.StateRequest,
     }
     if name in kinds:
@@ -98,6 +98,11 @@ def test_every_field_is_explained(field: str) -> None:
         layout.ENVIRONMENT,
         layout.JOURNAL,
         layout.OUTBOX,
+        layout.BENCHMARK,
+        layout.SAMPLES,
+        *typing.get_args(benchmark.Failure),
+        *typing.get_args(benchmark.Scenario),
+        *typing.get_args(benchmark.BenchmarkStage),
         layout.CONFIG,
         layout.ALLOWED_SIGNERS,
         layout.MQTT_PASSWORD,

@@ -10,6 +10,7 @@ import pytest
 
 from tests.shared.random_values import value_of
 from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import ContractError
 from tflotilla.shared.contract.messages import Ack, Availability, Message
 
@@ -18,8 +19,8 @@ def _topic(channel: str, board: str = "pi-1", fleet: str = "lab") -> str:
     return f"tflotilla/{fleet}/{board}/{channel}"
 
 
-def _message(body: object, *, board: str = "pi-1", boot: str = "b1") -> Message[Any]:
-    return Message(board=board, boot=boot, seq=7, time=1700000000.25, bundle=None, body=body)
+def _message(body: object, *, board: str = "pi-1", boot: str = "b1", bundle: str | None = None) -> Message[Any]:
+    return Message(board=board, boot=boot, seq=7, time=1700000000.25, bundle=bundle, body=body)
 
 
 @pytest.mark.parametrize("channel", sorted(messages.BODIES))
@@ -27,18 +28,25 @@ def test_every_message_is_read_back_as_it_was_written(channel: str) -> None:
     rng = random.Random(channel)  # noqa: S311 - a test wants the same messages each time
     for _ in range(40):
         body = value_of(messages.BODIES[channel], rng)
-        message = _message(body, boot=body.boot if isinstance(body, Ack) else "b1")
+        message = _message(
+            body,
+            boot=body.boot if isinstance(body, Ack) else "b1",
+            bundle=body.bundle if isinstance(body, BenchmarkRequest) else None,
+        )
         address, again = messages.parse(_topic(channel), message.to_bytes())
 
         assert again == message
         assert address == topics.Address(fleet="lab", board="pi-1", channel=channel)
 
 
-def test_no_body_has_a_key_of_the_envelope_but_the_ack_its_boot() -> None:
+def test_no_body_has_a_key_of_the_envelope_but_the_acks_boot_and_the_requests_bundle() -> None:
     envelope = {"schema", "board", "boot", "seq", "time", "bundle"}
     shared = {channel: envelope & set(kind.__dataclass_fields__) for channel, kind in messages.BODIES.items()}
 
-    assert {channel: keys for channel, keys in shared.items() if keys} == {"ack": {"boot"}}
+    assert {channel: keys for channel, keys in shared.items() if keys} == {
+        "ack": {"boot"},
+        "command/benchmark": {"bundle"},
+    }
 
 
 def test_an_ack_names_the_boot_that_it_acknowledges_whatever_sent_it() -> None:

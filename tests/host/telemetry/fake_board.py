@@ -1,6 +1,6 @@
 """A scripted board: says over a real broker what a board says, and answers requests as its script tells it.
 
-The bodies it sends (`state`, `metrics`, `predictions`, `cell`) serve tests of whatever reads them, too.
+The bodies it sends (`state`, `metrics`, `predictions`) serve tests of whatever reads them, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.agent_config import MqttConfig
+from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 
 LITERT = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
@@ -94,24 +95,8 @@ def predictions(*times: float, label: str = "seven") -> messages.Predictions:
     )
 
 
-def cell(
-    runtime: RuntimeOffer = LITERT, threads: int = 1, *, runs: int = 700, p50_ns: int = 25_000
-) -> messages.BenchmarkCell:
-    return messages.BenchmarkCell(
-        runtime=runtime,
-        num_threads=threads,
-        runs=runs,
-        load_ns=3_000_000,
-        first_inference_ns=90_000,
-        latency=latency(p50_ns, runs),
-        enough_for_p90=runs >= 64,
-        enough_for_p99=runs >= 662,
-        peak_rss_bytes=48 << 20,
-    )
-
-
-#: What a board does with a request: answers, or says nothing.
-Script = Callable[[messages.BenchmarkRequest], messages.BenchmarkReport | None]
+#: What a board does with a request: the reports it answers with, none to say nothing.
+Script = Callable[[BenchmarkRequest], tuple[BenchmarkReport, ...]]
 
 
 @dataclass(kw_only=True)
@@ -122,9 +107,9 @@ class FakeBoard:
     password: str | None
     fleet: str
     board: str
-    script: Script = lambda _: None
+    script: Script = lambda _: ()
     boot: str = "boot-1"
-    requests: list[messages.BenchmarkRequest] = field(default_factory=list)
+    requests: list[BenchmarkRequest] = field(default_factory=list)
     _seq: int = 0
     _client: Any = None
 
@@ -174,8 +159,7 @@ class FakeBoard:
     def _asked(self, _client: paho.Client, _data: object, received: paho.MQTTMessage) -> None:
         _, message = messages.parse(received.topic, bytes(received.payload))
         self.requests.append(message.body)
-        answer = self.script(message.body)
-        if answer is not None:
+        for answer in self.script(message.body):
             self._seq += 1
             # Not waited for: this is the thread that would have to hear the broker's answer.
             self._client.publish(

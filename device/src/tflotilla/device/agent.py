@@ -17,10 +17,11 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.device import __version__, benchmarking, config, facts
+from tflotilla.device import __version__, benchmarking, campaign, config, facts
+from tflotilla.device.benchmark_board import BenchmarkBoard
+from tflotilla.device.benchmarking import Benchmarks
 from tflotilla.device.control_server import ControlServer
 from tflotilla.device.courier import Courier
 from tflotilla.device.events import EventGate
@@ -32,10 +33,10 @@ from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.store import Store
 from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.benchmark import MAX_ID, BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.errors import ConfigError, ConflictError, ContractError, TflotillaError
 from tflotilla.shared.contract.messages import (
     Availability,
-    BenchmarkRequest,
     DelegateReport,
     Event,
     ServedBundle,
@@ -186,11 +187,19 @@ class Agent:
         )
         self._keeper = Keeper(self._store, settings, hooks)
         self._installer = Installer(self._store, self._keeper, settings.inference, on_status=self._on_status)
+        board = BenchmarkBoard(home, self._settings, self._store, self._keeper, self._installer)
+        self._benchmarks = Benchmarks(
+            self._store,
+            board,
+            benchmarking.Hooks(
+                on_report=self._report_benchmark,
+                on_trouble=lambda reason: self.event("warning", "benchmark", reason),
+            ),
+        )
         self._control = ControlServer(home, self)
         self._transport: Transport | None = None
         self._gate = EventGate()
         self._tasks: list[asyncio.Task[None]] = []
-        self._benchmark: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._facts: tuple[float, BoardFacts] | None = None
         #: What is wrong with the agent.toml that it was told to read, while it goes on with the one before.
@@ -204,6 +213,8 @@ class Agent:
 
         """
         await self._control.start()
+        # Before anything is collected: what an interrupted benchmark measures is named by nothing else.
+        await asyncio.to_thread(self._benchmarks.recover)
         self._transport = self._connect(self._settings, self._courier, self._availability("offline"))
         self._courier.attach(self._transport)
         self._tasks = [
@@ -225,9 +236,7 @@ class Agent:
     async def close(self) -> None:
         """End everything in order: the worker hands its last window over, the rest is kept on disk."""
         await self._control.close()
-        if self._benchmark is not None:
-            self._benchmark.cancel()
-            await asyncio.wait([self._benchmark])
+        await self._benchmarks.stop()
         await self._installer.stop()
         await self._keeper.stop()
         if self._courier.connected:
@@ -263,6 +272,10 @@ class Agent:
     async def rollback(self, deployment: str, on_status: OnStatus) -> object:
         """Bring the previous bundle back."""
         return await self._installer.rollback(deployment, on_status)
+
+    async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
+        """Measure, or follow what is measured already."""
+        await self._benchmarks.follow(request, on_report)
 
     async def state(self) -> State:
         """Describe the board now."""
@@ -367,6 +380,7 @@ class Agent:
         except TflotillaError as error:
             # Nothing that serves is no reason to be unreachable: the next deployment mends it.
             self.event("error", "serving", str(error))
+        self._benchmarks.go_on()
 
     def _on_task_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -381,27 +395,22 @@ class Agent:
                 self._facts = None
                 self._publish_state()
             else:
-                self._begin_benchmark(codec.decode(BenchmarkRequest, codec.parse_json(payload, channel), channel))
+                self._ask_for_benchmark(payload, channel)
         except ContractError as error:
             self.event("warning", "command", str(error))
 
-    def _begin_benchmark(self, request: BenchmarkRequest) -> None:
-        if self._benchmark is not None and not self._benchmark.done():
-            busy = "benchmark: another one is running on this board; try again when it is done"
-            self._report_benchmark(benchmarking.refusal(request.request, busy))
-            return
-        self._benchmark = asyncio.create_task(self._run_benchmark(request))
+    def _ask_for_benchmark(self, payload: bytes, channel: str) -> None:
+        """Begin or go on with a benchmark. Raises ContractError for what nobody waits for an answer to."""
+        document = codec.parse_json(payload, channel)
+        try:
+            request = codec.decode(BenchmarkRequest, document, channel)
+        except ContractError as error:
+            name = document.get("request") if isinstance(document, dict) else None
+            if not isinstance(name, str) or not name:
+                raise
+            self._report_benchmark(campaign.refuse_nonsense(name[:MAX_ID], str(error)))
+        else:
+            self._benchmarks.ask(request)
 
-    async def _run_benchmark(self, request: BenchmarkRequest) -> None:
-        bundle = self._keeper.bundle
-        report = await benchmarking.run(
-            request,
-            folder=self._home.bundle(bundle) if bundle else None,
-            inference=replace(self._settings.inference),
-            offers=facts.runtimes(),
-            cores=facts.cores(),
-        )
-        self._report_benchmark(report)
-
-    def _report_benchmark(self, report: object) -> None:
+    def _report_benchmark(self, report: BenchmarkReport) -> None:
         self._courier.report("benchmark", codec.canonical_json(report), bundle=self._keeper.bundle)

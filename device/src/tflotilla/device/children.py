@@ -41,11 +41,14 @@ class Child:
     @classmethod
     async def start(cls, module: str, spec: object) -> Child:
         """Run `python -m tflotilla.device.<module>` and hand it its spec. Raises ProbeError when it can't start."""
+        return await cls.launch((sys.executable, "-m", f"tflotilla.device.{module}"), module, spec)
+
+    @classmethod
+    async def launch(cls, command: tuple[str, ...], name: str, spec: object) -> Child:
+        """Run a command that behaves like one of our children, and hand it its spec. Raises ProbeError."""
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                f"tflotilla.device.{module}",
+                *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -55,9 +58,9 @@ class Child:
                 cwd="/",
             )
         except OSError as error:
-            message = f"the {module} process can't be started: {error.strerror or error}"
+            message = f"the {name} process can't be started: {error.strerror or error}"
             raise ProbeError(message) from error
-        child = cls(process, module)
+        child = cls(process, name)
         stdin = process.stdin
         if stdin is not None:
             with contextlib.suppress(OSError):

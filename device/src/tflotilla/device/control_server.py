@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     from tflotilla.device.home import Home
     from tflotilla.shared.contract.agent_config import InferenceConfig
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.messages import State
 
 _LOG = logging.getLogger(__name__)
-_REQUEST_LIMIT_BYTES = 64 << 10
+_REQUEST_LIMIT_BYTES = 1 << 20
 _REQUEST_TIMEOUT_S = 10.0
+_SIGN_OF_LIFE_S = 15.0
 #: Beyond it connecting fails at once, and the agent would look dead.
 _BACKLOG = 128
 
@@ -47,6 +49,9 @@ class Handler(Protocol):
 
     async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
         """Bring the previous bundle back (`Installer.rollback` fits)."""
+
+    async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
+        """Measure, or follow what is measured already; returns when it is over (`Benchmarks.follow` fits)."""
 
     async def state(self) -> State:
         """Describe the board now."""
@@ -139,7 +144,7 @@ class ControlServer:
         except TflotillaError as error:
             return _refusal(error)
         except (ValueError, asyncio.TimeoutError):
-            return _refusal(ContractError("control request: no line of at most 64 KiB came"))
+            return _refusal(ContractError("control request: no line of at most 1 MiB came"))
         except OSError:
             return _refusal(ContractError("control request: the connection broke"))
         except Exception as error:  # noqa: BLE001 - a bug reaches the client as an error, and the log whole
@@ -152,6 +157,8 @@ class ControlServer:
         if request.verb == "stop":
             await self._handler.stop()
             return session.Reply()
+        if request.verb == "benchmark":
+            return await self._benchmark(request.benchmark, send)
         if not request.deployment:
             raise UsageError(f"control request: {request.verb} needs a deployment id")
         last: list[DeploymentStatus] = []
@@ -172,6 +179,23 @@ class ControlServer:
         else:
             await self._handler.deploy(request.deployment, request.bundle, on_status, inference=request.inference)
         return session.Reply(status=last[-1] if last else None)
+
+    async def _benchmark(
+        self, request: BenchmarkRequest | None, send: Callable[[session.Reply], None]
+    ) -> session.Reply:
+        if request is None:
+            raise UsageError("control request: benchmark needs a request")
+        following = asyncio.ensure_future(
+            self._handler.benchmark(request, lambda report: send(session.Reply(done=False, benchmark=report)))
+        )
+        try:
+            # A cell may take an hour: whoever listens must be able to tell that from an agent that hangs.
+            while not (await asyncio.wait([following], timeout=_SIGN_OF_LIFE_S))[0]:
+                send(session.Reply(done=False))
+        finally:
+            following.cancel()
+        following.result()
+        return session.Reply()
 
 
 def _refusal(error: TflotillaError) -> session.Reply:

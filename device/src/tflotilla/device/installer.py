@@ -88,6 +88,11 @@ class Installer:
         """Whether a deployment is going on."""
         return self._running is not None and not self._running.done()
 
+    @property
+    def candidate(self) -> str | None:
+        """The bundle that is being brought into service."""
+        return self._journal.candidate if self.busy and self._journal is not None else None
+
     async def start(self) -> None:
         """Serve what is to be served, and go on with a deployment that a kill or power cut interrupted.
 

@@ -6,7 +6,6 @@ crashed; the supervisor never guesses.
 
     worker     WorkerSpec  → `R` + Ready, then per window `M` + Metrics body, `P` + Predictions body; `E` + problem
     probe      ProbeSpec   → one line: ProbeReport
-    benchmark  BenchmarkSpec → one line: messages.BenchmarkCell
     benchmark  CellSpec → `S` + Phase whenever something else begins, then `C` + benchmark.BenchmarkCell
 
 The worker's bodies are finished JSON objects: the supervisor puts them into an envelope without decoding them.
@@ -74,18 +73,6 @@ class ProbeReport:
     p50_ns: int
     p99_ns: int
     peak_rss_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkSpec:
-    """One cell of a benchmark: one runtime, one number of threads, one fresh process."""
-
-    bundle: str
-    inference: InferenceConfig
-    warmup_runs: int
-    min_runs: int
-    min_seconds: float
-    max_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,13 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tflotilla.device import choice, facts, pace, reports
 from tflotilla.device.backoff import Backoff
+from tflotilla.device.bystander import Overheard
 from tflotilla.device.children import Child, ask
 from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
@@ -162,6 +163,22 @@ class Keeper:
         """Return after how long without a window a worker hangs; it can't close one in the middle of an inference."""
         inference_s = self.ready.first_inference_ns / 1e9 if self.ready is not None else 0.0
         return 1.5 * self._config.reporting.window_s + 3 * inference_s + self._slack_s
+
+    def windows(self) -> tuple[bytes, ...]:
+        """Return the last windows of what serves, oldest first."""
+        return tuple(self._windows)
+
+    @contextlib.contextmanager
+    def overhear(self) -> Iterator[Overheard]:
+        """Listen to the worker for the length of a block."""
+        watch, heard, crashes = _Watch(), Overheard(), self._crashes
+        watch.windows = heard.windows
+        self._watches.append(watch)
+        try:
+            yield heard
+        finally:
+            self._watches.remove(watch)
+            heard.crashes = self._crashes - crashes
 
     async def stop(self) -> None:
         """End the worker, which hands its last window over first."""

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from tflotilla.device import __version__, admission, config, control, facts
+from tflotilla.device.samples import Samples
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest, errors
 from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError
@@ -28,6 +29,8 @@ from tflotilla.shared.contract.session import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tflotilla.device.home import Home
     from tflotilla.device.store import Incoming
     from tflotilla.shared.contract.manifest import Manifest
@@ -119,17 +122,22 @@ class _Session:
     def _answer(self, request: Request) -> None:
         try:
             if request.verb == "offer":
-                self._say(self._offer(_given(request.bundle, "bundle")))
+                self._say(self._offer(request))
             elif request.verb == "manifest":
                 self._say(self._manifest(request))
             elif request.verb == "blob":
                 self._say(self._blob(request))
+            elif request.verb == "samples":
+                self._say(self._samples(request))
             else:
                 self._relay(request)
         except TflotillaError as error:
             self._say(_refusal(error))
 
-    def _offer(self, bundle: str) -> Reply:
+    def _offer(self, request: Request) -> Reply:
+        if request.bundle is None and request.sha256 is not None:
+            return Reply(present=Samples(self._store).has(request.sha256))
+        bundle = _given(request.bundle, "bundle")
         try:
             return Reply(present=self._store.has_bundle(bundle), current=self._store.current() == bundle)
         except ValueError as error:
@@ -142,7 +150,9 @@ class _Session:
         manifest = admission.check_signature(data, signature, self._home.allowed_signers)
         self._home.make()
         bundle = digest.of_bytes(data)
-        admission.check_release(manifest, bundle, self._store)
+        if request.purpose != "benchmark":
+            # What is only measured may be older than what serves; the installer asks again before it switches.
+            admission.check_release(manifest, bundle, self._store)
         self._awaited.update({entry.sha256: entry.size for entry in manifest.files.values()})
         if self._store.has_bundle(bundle):
             return Reply(missing=())
@@ -160,13 +170,25 @@ class _Session:
 
     def _blob(self, request: Request) -> Reply:
         sha256, size = _given(request.sha256, "sha256"), request.size
-        failure: TflotillaError | None = None
-        incoming: Incoming | None = None
-        try:
+
+        def receive() -> Incoming:
             if self._awaited.get(sha256) != size or size is None:
                 message = f"blob {sha256[:12]!r} of {size} bytes is in no manifest of this session; send that first"
                 raise ContractError(message)
-            incoming = self._store.receive(sha256, size, request.offset or 0)
+            return self._store.receive(sha256, size, request.offset or 0)
+
+        return self._stored(sha256, receive)
+
+    def _samples(self, request: Request) -> Reply:
+        sha256 = _given(request.sha256, "sha256")
+        self._home.make()
+        return self._stored(sha256, lambda: Samples(self._store).receive(sha256, request.size or 0))
+
+    def _stored(self, sha256: str, receive: Callable[[], Incoming]) -> Reply:
+        failure: TflotillaError | None = None
+        incoming: Incoming | None = None
+        try:
+            incoming = receive()
         except TflotillaError as error:
             failure = error
         # A refused blob is read to its end all the same: the host has sent it already.
@@ -208,6 +230,10 @@ class _Session:
             )
         elif request.verb == "rollback":
             asked = control.ControlRequest(verb="rollback", deployment=deployment)
+        elif request.verb == "benchmark":
+            if request.benchmark is None:
+                raise ContractError("session request: key 'benchmark' is missing")
+            asked = control.ControlRequest(verb="benchmark", benchmark=request.benchmark)
         else:
             asked = control.ControlRequest(verb="state")
         for reply in control.ask(self._home, asked):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.telemetry.fleet_view import BoardView, FleetView
     from tflotilla.shared.contract import messages
+    from tflotilla.shared.contract.benchmark import BenchmarkReport
 
 _SHORT_RUNTIME = {"tflite-runtime": "tflite", "ai-edge-litert": "litert"}
 _NOTHING = "-"
@@ -144,6 +145,7 @@ def footer(view: FleetView) -> str:
 def lines(board: str, message: messages.Message[Any]) -> Iterable[str]:
     """Yield a plain line for what one message says; nothing for what would only be noise."""
     from tflotilla.shared.contract import messages as contract
+    from tflotilla.shared.contract.benchmark import BenchmarkReport
     from tflotilla.shared.contract.deployment import DeploymentStatus
 
     at = time.strftime("%H:%M:%S", time.localtime(message.time)) if 0 <= message.time < 1 << 40 else "--:--:--"
@@ -165,10 +167,26 @@ def lines(board: str, message: messages.Message[Any]) -> Iterable[str]:
             yield f"{head} deployment of {printable(body.title)} {DeploymentState(body.state).value}{detail}"
         case contract.Event():
             yield f"{head} {body.level}: {printable(body.message, 200)}"
-        case contract.BenchmarkReport():
-            yield f"{head} benchmark answered: {len(body.cells)} configurations"
+        case BenchmarkReport():
+            yield f"{head} {_benchmark(body)}"
         case _:
             return
+
+
+def _benchmark(body: BenchmarkReport) -> str:
+    """Return one report as words; the figures are `tflotilla benchmark`'s to show."""
+    if body.error is not None:
+        return f"benchmark over: {printable(body.error, 200)}"
+    said = f"benchmark: configuration {body.position} of {body.total}"
+    cell = body.cell
+    if cell is None:
+        return said
+    if cell.error is not None:
+        return f"{said} has no figures: {printable(cell.error.message, 200)}"
+    if cell.measurement is None:
+        return said
+    runtime = "" if cell.runtime is None else f" {printable(cell.runtime.name)}"
+    return f"{said} measured:{runtime} p50 {duration(cell.measurement.latency.median_ns)}"
 
 
 def _metrics_line(body: messages.Metrics) -> str:

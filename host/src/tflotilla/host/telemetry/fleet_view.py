@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract.benchmark import BenchmarkReport
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.errors import ContractError
 
@@ -97,7 +98,7 @@ class BoardView:
     #: The newest first.
     predictions: tuple[messages.Prediction, ...] = ()
     events: tuple[messages.Event, ...] = ()
-    benchmark: messages.BenchmarkReport | None = None
+    benchmark: BenchmarkReport | None = None
     messages: int = 0
     #: Sums over all metrics and predictions that arrived, each message counted once.
     inferences: int = 0
@@ -199,7 +200,7 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
                 "predictions": tuple(newest[:_LAST_PREDICTIONS]),
                 "predicted": view.predicted + len(body.results),
             }
-        case messages.BenchmarkReport():
+        case BenchmarkReport():
             changes = {"benchmark": body}
         case messages.Event():
             changes = {"events": (body, *view.events)[:_LAST_EVENTS]}

@@ -37,7 +37,7 @@ MAX_CELLS = 256
 MAX_RUNS = 10_000_000
 MAX_SECONDS = 3600.0
 MAX_LATENCIES = 100_000
-_MAX_ID = 128
+MAX_ID = 128
 
 
 def _check(*, holds: bool, message: str) -> None:
@@ -151,16 +151,18 @@ class BenchmarkRequest:
     """Sent to `command/benchmark`, or over the session. Without configurations: the one that serves."""
 
     request: str
-    configurations: tuple[Configuration, ...] = (Configuration(),)
+    configurations: tuple[Configuration, ...] = ()
     method: Method = field(default_factory=Method)
     #: The bundle to measure, which must be on the board; None is the one that serves.
     bundle: str | None = None
+    #: End the request of this id, if it is running; nothing else of this one counts then.
+    cancel: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no board takes on."""
         length = len(self.request)
-        _check(holds=0 < length <= _MAX_ID, message=f"request must be 1..{_MAX_ID} characters, not {length}")
-        _within("configurations", len(self.configurations), 1, MAX_CELLS)
+        _check(holds=0 < length <= MAX_ID, message=f"request must be 1..{MAX_ID} characters, not {length}")
+        _within("configurations", len(self.configurations), 0, MAX_CELLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

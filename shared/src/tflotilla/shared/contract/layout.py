@@ -18,8 +18,8 @@ ENVIRONMENTS = "environments"
 ENVIRONMENT = "environment"
 JOURNAL = "journal.json"
 OUTBOX = "outbox.db"
-#: The benchmark that is going on, and what it found so far.
-BENCHMARK = "benchmark.json"
+#: The benchmark that is going on, and what it found so far: a line of JSON for each thing that happened.
+BENCHMARK = "benchmark.jsonl"
 #: Samples of a benchmark, by their digest, until it is over.
 SAMPLES = "samples"
 CONFIG = "agent.toml"

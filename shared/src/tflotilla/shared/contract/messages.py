@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tflotilla.shared.contract import codec, topics
 from tflotilla.shared.contract.agent_config import InferenceConfig
+from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.errors import ContractError
@@ -138,50 +139,6 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkRequest:
-    """Sent to `command/benchmark`; each (runtime, threads) cell is a fresh process on the board.
-
-    An empty `runtimes` means every runtime present.
-    """
-
-    request: str
-    runtimes: tuple[str, ...] = ()
-    threads: tuple[int, ...] = (1,)
-    warmup_runs: int = 10
-    min_runs: int = 50
-    min_seconds: float = 1.0
-    max_seconds: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkCell:
-    """One configuration's result; `error` is set, and the figures absent, when it failed."""
-
-    runtime: RuntimeOffer | None
-    num_threads: int
-    error: str | None = None
-    runs: int = 0
-    load_ns: int | None = None
-    first_inference_ns: int | None = None
-    latency: StageLatency | None = None
-    #: Whether there were enough runs for that percentile at 99 % confidence (MLPerf early stopping).
-    enough_for_p90: bool = False
-    enough_for_p99: bool = False
-    peak_rss_bytes: int | None = None
-    delegate_active: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkReport:
-    """The answer to a request, by its id."""
-
-    request: str
-    model_sha256: str | None
-    cells: tuple[BenchmarkCell, ...]
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StateRequest:
     """Sent to `command/state`: publish the state now."""
 
@@ -239,7 +196,10 @@ class Message(Generic[B]):
     body: B
 
     def to_bytes(self) -> bytes:
-        """Serialize flat: the envelope's and the body's keys side by side. An Ack's `boot` is the one that counts."""
+        """Serialize flat: the envelope's and the body's keys side by side.
+
+        Where both have one, the body's counts: an Ack's `boot`, a BenchmarkRequest's `bundle`.
+        """
         envelope = {
             "schema": SCHEMA,
             "board": self.board,

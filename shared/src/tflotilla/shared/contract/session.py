@@ -5,7 +5,7 @@ A frame is one line of JSON, ended by a newline; at most `MAX_FRAME_BYTES`. The 
 each `Request` gets `Reply` frames up to the one with `done=True`. A frame with `error` set is always the last.
 
     hello                                        who the board is, what serves
-    offer      bundle                          → present, current             nothing is sent for what is there
+    offer      bundle, or samples' sha256      → present, current             nothing is sent for what is there
     manifest   data + signature (base64)       → missing blobs with offsets   signature and release are checked first
     blob       sha256, size, offset            then chunks: a line with the byte count, the bytes (one zlib stream
                                                  over all chunks), a line "0"  → stored
