@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tflotilla.device import facts
 from tflotilla.device.benchmark import loops, setup
 from tflotilla.device.bundle_folder import BundleFolder
-from tflotilla.device.conditions import cooling, verdict
+from tflotilla.device.conditions import cooling, readings, verdict
 from tflotilla.device.conditions.watch import Watch
 from tflotilla.device.reports import Phase
 from tflotilla.shared import statistics
@@ -28,6 +29,7 @@ from tflotilla.shared.contract.benchmark import (
     HarnessCost,
     LoadTimes,
     Measurement,
+    ServerTrial,
 )
 from tflotilla.shared.contract.errors import (
     BoardError,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     Tensors = tuple[Tensor, ...]
 
 _NS = 1_000_000_000
+#: What the operators' pass may take.
+_PROFILE_S = 60.0
 #: Beside waiting for the processor to cool.
 _SLACK_S = 60.0
 #: Computing the figures of two million runs on a slow board.
@@ -149,9 +153,10 @@ class _Cell:
         except WrongAnswersError as error:
             return self.failed("wrong", str(error))
         watch.begin()
-        timed = self._time(loaded, watch)
+        timed = self._time_server(loaded, watch) if method.scenario == "server" else self._time(loaded, watch)
         evidence = watch.end(cooled_s=cooled_s)
         measurement = self._measurement(loaded, timed, evidence)
+        measurement = self._own_passes(loaded, measurement)
         ready = loaded.ready
         return BenchmarkCell(
             configuration=spec.configuration,
@@ -189,7 +194,7 @@ class _Cell:
         peak = facts.peak_rss_bytes()
         about_ns = reproduced.first_inference_ns
         samples = sample = None
-        if method.inputs == "samples" and spec.samples is not None:
+        if spec.samples is not None:
             from tflotilla.shared.inference import sample_set
 
             self._say("reading the samples", _SLACK_S)
@@ -240,15 +245,7 @@ class _Cell:
     def _time(self, loaded: _Loaded, watch: Watch) -> _Timed:
         method = self._method
         self._say("timing", setup.patience_s(self._spec) + 3 * loaded.about_ns / _NS)
-        waiter = loops.Waiter()
-        looked_cpu_ns = 0
-
-        def between(now_ns: int) -> None:
-            nonlocal looked_cpu_ns
-            begin = time.thread_time_ns()
-            watch.look(now_ns)
-            looked_cpu_ns += time.thread_time_ns() - begin
-
+        waiter, look = loops.Waiter(), _Look(watch)
         inputs: Iterator[Any] = itertools.cycle(loaded.feed)
         each = -(-method.samples_per_query // self._batch) if method.scenario == "multi_stream" else 1
         pace = None
@@ -258,11 +255,141 @@ class _Cell:
             pace = loops.Pace(delay_ns=int(method.run_delay_seconds * _NS))
         begin_cpu = time.process_time_ns()
         record = loops.run(
-            loaded.calls, inputs, self._limits(), pace=pace, invokes_per_query=each, between=between, wait=waiter
+            loaded.calls, inputs, self._limits(), pace=pace, invokes_per_query=each, between=look, wait=waiter
         )
-        cpu_ns = time.process_time_ns() - begin_cpu - waiter.cpu_ns - looked_cpu_ns
+        cpu_ns = time.process_time_ns() - begin_cpu - waiter.cpu_ns - look.cpu_ns
         per_query = method.samples_per_query if method.scenario == "multi_stream" else self._batch
         return _Timed(record=record, cpu_ns=max(0, cpu_ns), samples=record.runs * per_query)
+
+    def _time_server(self, loaded: _Loaded, watch: Watch) -> _Timed:
+        from tflotilla.device.benchmark import arrivals
+
+        method, limits = self._method, self._limits()
+        bound_ns = None if method.latency_bound_ms is None else int(method.latency_bound_ms * 1e6)
+        searching = method.qps is None
+        if searching and bound_ns is not None:
+            limits = arrivals.long_enough(limits, bound_ns)
+        inputs: Iterator[Any] = itertools.cycle(loaded.feed)
+        trials: list[ServerTrial] = []
+        best: _Timed | None = None
+
+        def keeps(qps: float) -> bool:
+            nonlocal best
+            self._say(f"serving {qps:.4g} queries a second", setup.patience_s(self._spec) + 3 * loaded.about_ns / _NS)
+            waiter, look = loops.Waiter(), _Look(watch)
+            begin_cpu = time.process_time_ns()
+            trial = arrivals.run(
+                loaded.calls,
+                inputs,
+                qps=qps,
+                seed=method.seed,
+                limits=limits,
+                bound_ns=bound_ns if searching else None,
+                wait=waiter,
+                between=look,
+            )
+            cpu_ns = time.process_time_ns() - begin_cpu - waiter.cpu_ns - look.cpu_ns
+            record = trial.record
+            latency = statistics.distribution(record.queries)
+            bound = next(figure.bound_ns for figure in latency.percentiles if figure.percent == 99)  # noqa: PLR2004
+            kept = not trial.hopeless and (bound_ns is None or (bound is not None and bound <= bound_ns))
+            trials.append(ServerTrial(qps=qps, latency=latency, kept=kept))
+            timed = _Timed(
+                record=record, cpu_ns=max(0, cpu_ns), samples=record.runs * self._batch, offered=qps, kept=kept
+            )
+            best = timed if best is None else _better(best, timed)
+            return kept
+
+        if method.qps is not None:
+            keeps(method.qps)
+        else:
+            arrivals.search(self._service_ns(loaded), limits, keeps)
+        assert best is not None  # noqa: S101 - at least one rate is tried
+        return best._replace(trials=tuple(trials))
+
+    def _service_ns(self, loaded: _Loaded) -> int:
+        """Return what a query takes that doesn't wait: a search begins there."""
+        self._say("finding out what a query takes", setup.patience_s(self._spec))
+        most_ns = min(_NS, int(self._method.max_seconds * _NS))
+        limits = loops.Limits(min_runs=11, min_ns=most_ns // 4, max_ns=most_ns)
+        record = loops.run(loaded.calls, itertools.cycle(loaded.feed), limits)
+        return record.timed_ns // record.runs
+
+    def _own_passes(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
+        """Add what is found out in passes of their own, after everything that is timed.
+
+        The figures are there: a pass that fails is a note beside them.
+        """
+        method = self._method
+        passes: tuple[tuple[str, bool, Callable[[_Loaded, Measurement], Measurement]], ...] = (
+            ("right answers were not counted", bool(loaded.samples and loaded.samples.labels), self._count_right),
+            ("there is no sustained run", method.sustained_seconds is not None, self._run_on),
+            ("the stages were not timed", method.stages, self._time_stages),
+            ("the operators were not timed", method.profile, self._time_operators),
+        )
+        for failure, wanted, do in passes:
+            try:
+                measurement = do(loaded, measurement) if wanted else measurement
+            except (TflotillaError, ValueError, RuntimeError, OSError, MemoryError) as error:
+                said = f"{failure}: {' '.join(str(error).split()) or type(error).__name__}"
+                noted = replace(measurement.verdict, notes=(*measurement.verdict.notes, said))
+                measurement = replace(measurement, verdict=noted)
+        return measurement
+
+    def _run_on(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
+        from tflotilla.device.benchmark import sustained
+
+        seconds = self._method.sustained_seconds or 0.0
+        self._say("running on, sustained", seconds + setup.patience_s(self._spec))
+        sensors = readings.Sensors()
+        figures = sustained.run(
+            loaded.calls,
+            itertools.cycle(loaded.feed),
+            seconds,
+            cold_p50_ns=measurement.invoke.median_ns,
+            read=lambda at_s: sensors.read(at_s=at_s),
+        )
+        return replace(measurement, sustained=figures)
+
+    def _time_stages(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
+        from tflotilla.device.benchmark import stages
+
+        self._say("timing the stages", _SLACK_S + setup.patience_s(self._spec))
+        found = stages.run(
+            loaded.ready.model,
+            loaded.calls.invoke,
+            loaded.bundle,
+            rows=loaded.rows,
+            samples=loaded.samples,
+            batch=self._batch,
+            seed=self._method.seed,
+            limits=self._limits(),
+        )
+        return replace(measurement, stages=found)
+
+    def _time_operators(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
+        from tflotilla.device.benchmark import profiling
+
+        del loaded
+        timeout_s = 2 * _PROFILE_S + setup.patience_s(self._spec)
+        self._say("timing the operators", timeout_s + _SLACK_S)
+        profile = profiling.ask(self._spec, seconds=_PROFILE_S, timeout_s=timeout_s)
+        return replace(measurement, profile=profile)
+
+    def _count_right(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
+        from tflotilla.device.benchmark import correctness
+
+        if loaded.samples is None or loaded.sample is None:
+            return measurement
+        kind = loaded.bundle.manifest.postprocessing.kind
+        if kind != "classification":
+            message = f"labels are classes, and the bundle's postprocessing is {kind}"
+            raise DatasetError(message)
+        labels = loaded.samples.labels
+        each_s = 0.5 + 5 * loaded.about_ns / _NS
+        self._say("counting right answers", setup.patience_s(self._spec) + _SLACK_S + len(labels) * each_s)
+        right, labelled = correctness.count_right(loaded.ready.model, loaded.sample, labels, batch=self._batch)
+        return replace(measurement, correctness=replace(measurement.correctness, right=right, labelled=labelled))
 
     def _measurement(self, loaded: _Loaded, timed: _Timed, evidence: Evidence) -> Measurement:
         method, record, ready = self._method, timed.record, loaded.ready
@@ -273,7 +400,10 @@ class _Cell:
         loop_ns = max(0, record.elapsed_ns - record.waited_ns - record.timed_ns) // record.runs
         clock_ns = loops.clock_cost_ns()
         stride = -(-len(record.invokes) // method.keep_latencies) if method.keep_latencies else 0
-        busy_ns = record.elapsed_ns - record.waited_ns if method.scenario == "offline" else record.timed_ns
+        # Offline is quoted by what comes out in all, Server by what came in; the others by what a query takes.
+        busy_ns = {"offline": record.elapsed_ns - record.waited_ns, "server": record.elapsed_ns}.get(
+            method.scenario, record.timed_ns
+        )
         return Measurement(
             runs=record.runs,
             seconds=record.elapsed_ns / _NS,
@@ -303,6 +433,8 @@ class _Cell:
             latencies_ns=tuple(record.invokes[::stride]) if stride else (),
             thinning=max(1, record.thinning * stride),
             late=record.late,
+            qps=timed.offered if timed.kept else None,
+            trials=timed.trials,
         )
 
 
@@ -312,3 +444,28 @@ class _Timed(NamedTuple):
     record: Record
     cpu_ns: int
     samples: int
+    #: Server: the rate of it, whether it kept the bound, and all rates that were tried.
+    offered: float | None = None
+    kept: bool = False
+    trials: tuple[ServerTrial, ...] = ()
+
+
+def _better(one: _Timed, other: _Timed) -> _Timed:
+    """Return the higher rate of those that kept the bound; while none did, the lower one, which came nearest."""
+    if one.kept != other.kept:
+        return one if one.kept else other
+    by_rate = sorted((one, other), key=lambda timed: timed.offered or 0.0)
+    return by_rate[-1] if one.kept else by_rate[0]
+
+
+class _Look:
+    """Looks at the board between runs, and counts what that takes of the processor."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.cpu_ns = 0
+
+    def __call__(self, now_ns: int) -> None:
+        begin = time.thread_time_ns()
+        self._watch.look(now_ns)
+        self.cpu_ns += time.thread_time_ns() - begin

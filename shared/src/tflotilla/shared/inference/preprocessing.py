@@ -127,7 +127,14 @@ class Preprocessor:
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Turn an image into the input tensor, of the spec's dtype and shape with a batch of 1."""
-        pixels = _pixels(image, self._preprocessing, self._height, self._width)
+        return self.quantize(self.resize(image))
+
+    def resize(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Do the first half of `prepare`: the model's size and order of channels, (height, width, channels)."""
+        return _pixels(image, self._preprocessing, self._height, self._width)
+
+    def quantize(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Do the second half of `prepare`, with what `resize` gave."""
         if self._identity:
             return pixels.reshape(self._shape)
         if self._shifted:

@@ -1,0 +1,110 @@
+"""The operators' pass in a process of its own: hundreds of cut graphs go through a runtime, and may take it down.
+
+The cell's figures are there already; whatever happens here is a note beside them. What it does NOT do: time anything
+(`operators` does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tflotilla.device import child
+from tflotilla.device.bundle_folder import BundleFolder
+from tflotilla.device.reports import CellSpec
+from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.benchmark import OperatorProfile
+from tflotilla.shared.contract.errors import BoardError, TflotillaError
+from tflotilla.shared.contract.manifest import MODEL
+
+_LOG_TAIL = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSpec:
+    """Which cell's operators, and roughly how long."""
+
+    cell: CellSpec
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileReport:
+    """What came out: a profile, or the reason why there is none."""
+
+    profile: OperatorProfile | None = None
+    reason: str | None = None
+
+
+def ask(cell: CellSpec, *, seconds: float, timeout_s: float) -> OperatorProfile:
+    """Time the operators in a child. Raises BoardError with the reason why that can't be had."""
+    # A group of its own: what a delegate starts must not survive.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tflotilla.device.benchmark.profiling"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        spec = ProfileSpec(cell=cell, seconds=seconds)
+        answer, log = process.communicate(codec.canonical_json(spec), timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        _end(process)
+        message = f"no answer within {timeout_s:g} s"
+        raise BoardError(message) from error
+    except BaseException:
+        _end(process)
+        raise
+    try:
+        report = codec.decode(ProfileReport, json.loads(answer), "the operators' pass")
+    except (ValueError, TflotillaError) as error:
+        tail = log.decode(errors="replace").strip().rpartition("\n")[2][-_LOG_TAIL:]
+        code = process.returncode
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        message = f"its process {how} ({tail})"
+        raise BoardError(message) from error
+    if report.profile is None:
+        raise BoardError(report.reason or "no reason was given")
+    return report.profile
+
+
+def main() -> int:
+    """Answer one ProfileSpec with one ProfileReport."""
+    return child.answer_once(ProfileSpec, profile)
+
+
+def profile(spec: ProfileSpec) -> ProfileReport:
+    """Time the operators; never raises an error of ours."""
+    from tflotilla.device.benchmark import inputs, operators
+    from tflotilla.shared.inference import goldens
+
+    cell = spec.cell
+    try:
+        bundle = BundleFolder.open(Path(cell.bundle))
+        vectors = goldens.load(bundle.goldens())
+        batch = cell.configuration.batch
+        rows = inputs.stack([vectors.inputs[i % len(vectors)] for i in range(batch)])
+        found = operators.profile(
+            bundle.path / MODEL, cell.configuration.inference, rows, seconds=spec.seconds, batch=batch
+        )
+        return ProfileReport(profile=found)
+    except (TflotillaError, ValueError, RuntimeError, OSError, MemoryError) as error:
+        return ProfileReport(reason=" ".join(str(error).split()) or type(error).__name__)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # It may have ended by itself in this moment; its group is gone with it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
