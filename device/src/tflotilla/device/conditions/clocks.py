@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass
 
 _NS = 1_000_000_000
-#: Below that the clocks' own reading times would look like a bend.
-_SHORTEST_NS = 100_000_000
+#: Three clocks can't be read at once: of so many attempts the closest counts.
+_ATTEMPTS = 10
+#: A bend is told only when the moments between the clocks can't be a thousandth of it all.
+_SHARPNESS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,25 +24,31 @@ class Clocks:
     monotonic_ns: int
     raw_ns: int
     boot_ns: int
+    #: The other two were read within so long.
+    width_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockChange:
     """What happened between two moments."""
 
-    #: How much too fast the steered clock went: 0.01 makes every latency 1 % too long. None for too short a time.
+    #: How much too fast the steered clock went: 0.01 makes every latency 1 % too long. None when that can't be told of so short a time.
     bend: float | None
     #: How long the machine slept.
     suspended_s: float
 
 
 def read() -> Clocks:
-    """Return the clocks now."""
-    return Clocks(
-        monotonic_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-        raw_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
-        boot_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-    )
+    """Return the clocks now; an interruption between two of them would look like a bend, so it is tried again."""
+    return min((_read_once() for _ in range(_ATTEMPTS)), key=lambda read: read.width_ns)
+
+
+def _read_once() -> Clocks:
+    began_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    raw_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    width_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began_ns
+    return Clocks(monotonic_ns=began_ns + width_ns // 2, raw_ns=raw_ns, boot_ns=boot_ns, width_ns=width_ns)
 
 
 def between(before: Clocks, after: Clocks) -> ClockChange:
@@ -49,6 +57,6 @@ def between(before: Clocks, after: Clocks) -> ClockChange:
     raw_ns = after.raw_ns - before.raw_ns
     slept_ns = after.boot_ns - before.boot_ns - monotonic_ns
     return ClockChange(
-        bend=monotonic_ns / raw_ns - 1 if raw_ns >= _SHORTEST_NS else None,
+        bend=monotonic_ns / raw_ns - 1 if raw_ns > _SHARPNESS * (before.width_ns + after.width_ns) else None,
         suspended_s=max(0, slept_ns) / _NS,
     )

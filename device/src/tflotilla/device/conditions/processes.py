@@ -79,7 +79,9 @@ def snapshot(root: Path = facts.ROOT, *, clock: Callable[[], int] = time.monoton
     )
 
 
-def between(before: Snapshot, after: Snapshot, own: frozenset[int]) -> tuple[tuple[ProcessLoad, ...], float | None]:
+def between(
+    before: Snapshot, after: Snapshot, own: frozenset[int], *, shown: int = SHOWN
+) -> tuple[tuple[ProcessLoad, ...], float | None]:
     """Return the busiest others, most first, and what everything else took together; 100 is one core.
 
     `own` are the process ids that don't count, nor do their children. The sum is None when the kernel doesn't tell.
@@ -99,10 +101,10 @@ def between(before: Snapshot, after: Snapshot, own: frozenset[int]) -> tuple[tup
     ]
     loads.sort(key=lambda load: (-load.cpu_percent, load.pid))
     if before.busy_ticks is None or after.busy_ticks is None:
-        return tuple(loads[:SHOWN]), None
+        return tuple(loads[:shown]), None
     own_ticks = sum(max(0, taken[key]) for key, process in after.processes.items() if process.pid in mine)
     others = max(0, after.busy_ticks - before.busy_ticks - own_ticks)
-    return tuple(loads[:SHOWN]), round(100 * others / ticks, 2)
+    return tuple(loads[:shown]), round(100 * others / ticks, 2)
 
 
 def _family(snapshot: Snapshot, own: frozenset[int]) -> frozenset[int]:

@@ -1,0 +1,173 @@
+"""Who else took the processor, from two snapshots."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.device.conditions.boards_copied import BOARDS, copy, set_busy, set_process
+from tflotilla.device.conditions import processes
+from tflotilla.device.conditions.processes import Process, Snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OWN = 640
+SECOND_NS = 1_000_000_000
+TICKS = os.sysconf("SC_CLK_TCK")
+BUSY_UNTIL_READ = """
+import sys, time
+while time.process_time() < 0.2:
+    pass
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def _loads(root: Path, at_ns: int) -> Snapshot:
+    return processes.snapshot(root, clock=lambda: at_ns)
+
+
+def _between(root: Path, tmp_path: Path, *, seconds: float = 1.0) -> tuple[list[tuple[str, int, float]], float | None]:
+    """Subtract what the board was from what its changed copy is; the cell is process 640."""
+    before = _loads(root, 5 * SECOND_NS)
+    after = _loads(tmp_path / "pi4", 5 * SECOND_NS + round(seconds * SECOND_NS))
+    loads, total = processes.between(before, after, frozenset({OWN}))
+    return [(load.name, load.pid, load.cpu_percent) for load in loads], total
+
+
+def test_names_may_hold_brackets_and_spaces() -> None:
+    names = {process.name for process in _loads(BOARDS / "pi4", 0).processes.values()}
+
+    assert {"(sd-pam)", "Web Content (2)", "kworker/0:1H-kblockd", "python3"} <= names
+
+
+def test_each_other_process_is_named_with_its_share_and_the_cell_is_not(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    set_process(root, OWN, "python3", user=5850 + 2 * TICKS, started=1310)
+    set_process(root, 612, "sshd", user=8 + TICKS // 4, started=1204)
+    set_process(root, 1107, "Web Content (2)", user=108 + TICKS // 2, started=5003)
+
+    loads, _ = _between(BOARDS / "pi4", tmp_path, seconds=2.0)
+
+    assert [("Web Content (2)", 1107, 25.0), ("sshd", 612, 12.5)] == loads
+
+
+def test_what_began_and_ended_meanwhile_shows_in_the_sum(tmp_path: Path) -> None:
+    """The cell took 100 ticks and all processors 160: 60 are of a compiler nobody can see any more."""
+    root = copy("pi4", tmp_path)
+    set_process(root, OWN, "python3", user=5850 + TICKS, started=1310)
+    set_busy(root, 112281 + TICKS + TICKS * 6 // 10)
+
+    loads, total = _between(BOARDS / "pi4", tmp_path)
+
+    assert [] == loads
+    assert total == pytest.approx(60.0)
+
+
+def test_idling_waiting_and_guests_are_not_busy(tmp_path: Path) -> None:
+    """A guest's time is the user's already."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu  1 20 300 4000 50000 600000 7000000 80000000 900000000 90000000\n")
+
+    assert 1 + 20 + 300 + 600000 + 7000000 + 80000000 == _loads(tmp_path, 0).busy_ticks
+
+
+def test_an_old_kernel_s_short_line_is_understood(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu  10 20 30 4000\n")
+
+    assert 60 == _loads(tmp_path, 0).busy_ticks
+
+
+def test_a_number_that_was_given_again_is_another_process(tmp_path: Path) -> None:
+    """The first 612 had taken more than the second ever will."""
+    root = copy("pi4", tmp_path)
+    set_process(root, 612, "cron", user=3, started=99_999)
+
+    loads, _ = _between(BOARDS / "pi4", tmp_path)
+
+    assert [("cron", 612, 3 * 100 / TICKS)] == loads
+
+
+def test_children_and_their_children_belong_to_the_cell(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    set_process(root, 2000, "vcgencmd", parent=OWN, user=9)
+    set_process(root, 2001, "sh", parent=2000, user=9)
+    set_process(root, 2002, "stranger", parent=1, user=9)
+
+    loads, _ = _between(BOARDS / "pi4", tmp_path)
+
+    assert ["stranger"] == [name for name, _, _ in loads]
+
+
+def test_only_the_busiest_are_told(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    for number in range(30):
+        set_process(root, 3000 + number, f"p{number}", user=number + 1)
+
+    loads, _ = _between(BOARDS / "pi4", tmp_path)
+
+    assert [f"p{number}" for number in range(29, 29 - processes.SHOWN, -1)] == [name for name, _, _ in loads]
+
+
+def test_processes_that_are_their_own_parents_are_survived() -> None:
+    loop = {
+        (1, 1): Process(name="a", pid=1, parent=2, started=1, ticks=1),
+        (2, 1): Process(name="b", pid=2, parent=1, started=1, ticks=1),
+    }
+    snapshot = Snapshot(at_ns=SECOND_NS, ticks_per_s=100, busy_ticks=None, processes=loop)
+    first = Snapshot(at_ns=0, ticks_per_s=100, busy_ticks=None)
+
+    assert ((), None) == processes.between(first, snapshot, frozenset({1}))
+
+
+def test_no_time_between_is_no_share() -> None:
+    now = _loads(BOARDS / "pi4", 7)
+
+    assert ((), None) == processes.between(now, now, frozenset())
+
+
+def test_without_the_kernel_s_sum_there_is_none(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    (root / "proc/stat").unlink()
+    set_process(root, 612, "sshd", user=8 + TICKS, started=1204)
+
+    loads, total = _between(BOARDS / "pi4", tmp_path)
+
+    assert [("sshd", 612, 100.0)] == loads
+    assert total is None
+
+
+def test_names_are_shown_harmlessly(tmp_path: Path) -> None:
+    """A process may call itself anything, a terminal's commands too."""
+    set_process(tmp_path, 5, "\x1b[31mred\n", user=1)
+
+    assert ["?[31mred?"] == [process.name for process in _loads(tmp_path, 0).processes.values()]
+
+
+def test_a_machine_without_proc_has_no_processes(tmp_path: Path) -> None:
+    assert (None, {}) == ((empty := _loads(tmp_path, 0)).busy_ticks, empty.processes)
+
+
+def test_a_busy_process_of_this_machine_is_found() -> None:
+    """Against a real kernel: another process works for 0.2 s; it is a stranger, or the cell's own child."""
+    before = processes.snapshot()
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY_UNTIL_READ], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdout is not None
+        assert b"done\n" == worker.stdout.readline()
+        after = processes.snapshot()
+        worker.communicate(b"")
+
+    everyone = {load.pid: load.cpu_percent for load in processes.between(before, after, frozenset(), shown=9999)[0]}
+    strangers = {load.pid for load in processes.between(before, after, frozenset({os.getpid()}), shown=9999)[0]}
+
+    seconds = (after.at_ns - before.at_ns) / SECOND_NS
+    assert everyone[worker.pid] / 100 * seconds >= 0.15
+    assert worker.pid not in strangers
