@@ -32,7 +32,8 @@ class Clocks:
 class ClockChange:
     """What happened between two moments."""
 
-    #: How much too fast the steered clock went: 0.01 makes every latency 1 % too long. None when that can't be told of so short a time.
+    #: How much too fast the steered clock went: 0.01 makes every latency 1 % too long. None when the time was too short
+    #: to tell.
     bend: float | None
     #: How long the machine slept.
     suspended_s: float
