@@ -12,6 +12,8 @@ class _Benchmark(DefaultGroup):
     commands_by_name: ClassVar = {
         "run": ("benchmark_run", "run"),
         "show": ("benchmark_show", "show"),
+        "compare": ("benchmark_compare", "compare"),
+        "history": ("benchmark_history", "history"),
     }
 
 
