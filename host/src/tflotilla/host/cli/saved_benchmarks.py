@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.shared.contract.errors import ConfigError, InputError
+from tflotilla.shared.contract.errors import InputError
 
 if TYPE_CHECKING:
     from tflotilla.host.benchmarks.results import Run
@@ -19,19 +19,17 @@ def load(reference: str, fleet: Path | None) -> Run:
 
     Raises:
         InputError: there is none, or it can't be read.
+        ConfigError: the fleet whose history is to be looked into can't be read.
 
     """
     from tflotilla.host.benchmarks import results
     from tflotilla.host.benchmarks.sqlite import FILE, History
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory import Fleet, locate
 
     path = Path(reference)
-    if path.is_file() or path.suffix.lower() == _SUFFIX or len(path.parts) > 1:
+    if path.exists() or path.suffix.lower() == _SUFFIX or len(path.parts) > 1:
         return results.read(path)
-    try:
-        state = Fleet.load(fleet).state
-    except ConfigError as error:
-        if fleet is not None:
-            raise
-        raise InputError(f"{reference} is no result file, and no fleet's history is here: {error}") from error
-    return History(state / FILE).find(reference)
+    file = locate(fleet)
+    if fleet is None and not file.exists():
+        raise InputError(f"{reference} is neither a result file nor a saved benchmark: there is no fleet file {file}")
+    return History(Fleet.load(file).state / FILE).find(reference)
