@@ -18,7 +18,7 @@ _NS = 1_000_000_000
 
 
 class _Clock:
-    """Copying in and out takes 1 ms each, invoke what is told, by the number of the run; reading the time takes none."""
+    """Copying in and out takes 1 ms each, invoke what is told by the number of the run, reading the time nothing."""
 
     def __init__(self, invoke_ms: Callable[[int], float]) -> None:
         self.now_ns = 17
