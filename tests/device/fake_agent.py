@@ -1,8 +1,8 @@
 """An agent without a model, as a real process: `python -m tests.device.fake_agent --home HOME [run]`.
 
-Real store, installer and control socket; the serving is fake. For tests of whoever talks to an agent, and of the guard.
-Files in the home steer it: `fail` makes it die at once with that text as its last words, `slow` holds every probe until
-the file is gone.
+Real store, installer, benchmarks and control socket; the serving is fake, and so is what measures a cell. For tests of
+whoever talks to an agent, and of the guard. Files in the home steer it: `fail` makes it die at once with that text as
+its last words, `slow` holds every probe until the file is gone.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.device.benchmark_agents import FakeBoard, measure
 from tests.device.fake_serving import FakeServing
 from tflotilla.device import __version__, facts
+from tflotilla.device.benchmarking import Benchmarks, Hooks
 from tflotilla.device.control_server import ControlServer
 from tflotilla.device.home import Home
 from tflotilla.device.installer import Installer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tflotilla.device.reports import ProbeReport
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus
 
 
@@ -49,6 +52,8 @@ class _Agent:
         self._home = home
         self._store = Store(home)
         self.installer = Installer(self._store, _SlowServing(home), InferenceConfig(), on_status=lambda _status: None)
+        hooks = Hooks(on_report=lambda _report: None, on_trouble=lambda _trouble: None)
+        self.benchmarks = Benchmarks(self._store, FakeBoard(self._store), hooks, measure=measure)
         self.stopped = asyncio.Event()
 
     async def deploy(
@@ -63,6 +68,9 @@ class _Agent:
 
     async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
         return await self.installer.rollback(deployment, on_status)
+
+    async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
+        await self.benchmarks.follow(request, on_report)
 
     async def state(self) -> State:
         current, previous = self._store.current(), self._store.previous()
@@ -91,8 +99,11 @@ async def _run(home: Home) -> None:
     agent = _Agent(home)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stopped.set)
     async with ControlServer(home, agent):
+        agent.benchmarks.recover()
         await agent.installer.start()
+        agent.benchmarks.go_on()
         await agent.stopped.wait()
+        await agent.benchmarks.stop()
         await agent.installer.stop()
 
 

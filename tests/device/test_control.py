@@ -15,6 +15,7 @@ from tflotilla.device.control import ControlRequest
 from tflotilla.device.control_server import ControlServer
 from tflotilla.device.home import Home
 from tflotilla.shared.contract import session
+from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import BoardError, ConflictError
 
@@ -54,6 +55,10 @@ class _Handler:
 
     async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> None:
         await self.deploy(deployment, "previous", on_status)
+
+    async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
+        on_report(BenchmarkReport(request=request.request, method=request.method, total=1, error="nothing here"))
+        raise ConflictError("another one is running")
 
     async def state(self) -> State:
         raise BoardError("no state")
@@ -101,6 +106,17 @@ def test_statuses_come_one_by_one_and_the_last_is_done(home: Home) -> None:
         (False, "probing"),
         (True, "rejected"),
     ]
+
+
+def test_reports_of_a_benchmark_come_one_by_one_and_an_error_is_the_last(home: Home) -> None:
+    asked = BenchmarkRequest(request="r")
+    with _listening(home):
+        told, last = control.ask(home, ControlRequest(verb="benchmark", benchmark=asked))
+
+    assert not told.done
+    assert told.benchmark is not None
+    assert told.benchmark.request == "r"
+    assert (last.done, last.error, last.message) == (True, "ConflictError", "another one is running")
 
 
 def test_the_socket_is_the_owner_s_alone(home: Home) -> None:

@@ -25,6 +25,8 @@ RestartSec=2
 # The agent ends its children itself; what is left after that is killed.
 KillMode=mixed
 TimeoutStopSec=20
+# A model that is tried or measured may take all the memory there is: that ends its own process, not the one that serves.
+OOMPolicy=continue
 StateDirectory=tflotilla
 StateDirectoryMode=0700
 UMask=0077
