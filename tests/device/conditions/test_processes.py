@@ -12,6 +12,7 @@ import pytest
 from tests.device.conditions.boards_copied import BOARDS, copy, set_busy, set_process
 from tflotilla.device.conditions import processes
 from tflotilla.device.conditions.processes import Process, Snapshot
+from tflotilla.shared.contract.benchmark import ProcessLoad
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +149,30 @@ def test_names_are_shown_harmlessly(tmp_path: Path) -> None:
     set_process(tmp_path, 5, "\x1b[31mred\n", user=1)
 
     assert ["?[31mred?"] == [process.name for process in _loads(tmp_path, 0).processes.values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "cmdline", "expected"),
+    [
+        ("python3", "python3\0-X\0utf8\0-m\0tflotilla.device.worker\0--secret\0x\0", "python3 tflotilla.device.worker"),
+        ("python3", "/usr/bin/python3\0-u\0/opt/app/camera.py\0token\0", "python3 camera.py"),
+        ("python3", "python3\0-c\0print(1)\0", "python3"),
+        ("python3", "python3\0-m\0", "python3"),
+        ("python3", "python3\0\x1b[2J\0", "python3 ?[2J"),
+        ("python3", "", "python3"),
+        ("python3", None, "python3"),
+        ("sshd", "sshd: pi@pts/0\0password\0", "sshd"),
+    ],
+)
+def test_an_interpreter_is_named_with_what_it_runs_and_no_more(
+    name: str, cmdline: str | None, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "proc/7").mkdir(parents=True)
+    if cmdline is not None:
+        (tmp_path / "proc/7/cmdline").write_text(cmdline)
+    load = ProcessLoad(name=name, pid=7, cpu_percent=60.0)
+
+    assert [ProcessLoad(name=expected, pid=7, cpu_percent=60.0)] == list(processes.named([load], tmp_path))
 
 
 def test_a_machine_without_proc_has_no_processes(tmp_path: Path) -> None:

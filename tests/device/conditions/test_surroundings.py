@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device.conditions.boards_copied import BOARDS, NAMES
-from tflotilla.device.conditions import clocks, cooling, identity, memory
+from tflotilla.device.conditions import clocks, cooling, identity, memory, quota
 from tflotilla.device.conditions.clocks import Clocks
 from tflotilla.device.conditions.cooling import Cooled
 from tflotilla.device.conditions.identity import Hardware
@@ -111,6 +111,33 @@ def test_this_machine_s_clocks_go_together() -> None:
 def test_each_board_is_told_from_its_like(name: str, expected: Hardware) -> None:
     assert name in NAMES
     assert expected == identity.read(BOARDS / name)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "stats", "expected"),
+    [
+        ("0::/a/b\n", {"a/b": "throttled_usec 5\n", "a": "nr_throttled 1\nthrottled_usec 7\n"}, 12),
+        ("0::/\n", {".": "usage_usec 9\n"}, None),
+        ("0::/\n", {".": "usage_usec 9\nthrottled_usec 0\n"}, 0),
+        ("4:cpu,cpuacct:/docker/x\n3:memory:/y\n0::/\n", {"cpu/docker/x": "throttled_time 3000000\n"}, 3000),
+        ("0::/../../x\n", {"x": "throttled_usec 5\n"}, None),
+        ("3:cpuset:/\n", {"cpu": "throttled_time 1000\n"}, None),
+        ("0::" + "/d" * 99, {}, None),
+        ("garbage", {".": "throttled_usec 5\n"}, None),
+        ("0::/\n", {".": "throttled_usec x\nthrottled_usec -4\n"}, None),
+    ],
+)
+def test_a_quota_counts_in_every_group_above(
+    cgroup: str, stats: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for group, text in stats.items():
+        folder = tmp_path / "sys/fs/cgroup" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.stat").write_text(text)
+
+    assert expected == quota.stopped_us(tmp_path)
 
 
 class FakeRoom:

@@ -151,18 +151,25 @@ def test_a_run_too_short_for_two_looks_takes_the_last_reading_too(tmp_path: Path
 def test_what_the_kernel_counts_is_counted_from_the_first_run(tmp_path: Path) -> None:
     root = copy("laptop", tmp_path)
     clock = FakeClock()
-    watch = _watch(root, clock)
+    faults = iter((12, 15))
+    watch = Watch(root, own=OWN, clock=clock, read_clocks=clock.read, disk_faults=lambda: next(faults))
     vmstat = root / "proc/vmstat"
+    (root / "proc/self").mkdir()
+    (root / "proc/self/cgroup").write_text("0::/system.slice/tflotilla-agent.service\n")
+    (root / "sys/fs/cgroup/system.slice").mkdir(parents=True)
+    (root / "sys/fs/cgroup/system.slice/cpu.stat").write_text("nr_throttled 2\nthrottled_usec 5000\n")
     watch.prepare()
     vmstat.write_text(vmstat.read_text().replace("pswpin 12\n", "pswpin 500\n"))
     watch.begin()
     vmstat.write_text(vmstat.read_text().replace("pswpin 500\n", "pswpin 540\n"))
     (root / "sys/devices/system/cpu/cpu3/thermal_throttle/core_throttle_count").write_text("9\n")
+    (root / "sys/fs/cgroup/system.slice/cpu.stat").write_text("nr_throttled 9\nthrottled_usec 7123\n")
     clock.now_ns += SECOND_NS
 
     evidence = watch.end()
 
-    assert (40, 6) == (evidence.pages_swapped, evidence.throttle_events)
+    assert (40, 6, 2123) == (evidence.pages_swapped, evidence.throttle_events, evidence.quota_stopped_us)
+    assert 3 == evidence.disk_faults
 
 
 def test_a_board_that_tells_nothing_gives_evidence_of_nothing(tmp_path: Path) -> None:
@@ -174,8 +181,8 @@ def test_a_board_that_tells_nothing_gives_evidence_of_nothing(tmp_path: Path) ->
 
     evidence = watch.end()
 
-    nothing = (evidence.frequency, evidence.pages_swapped, evidence.throttle_events)
-    assert (None, None, None) == nothing
+    nothing = (evidence.frequency, evidence.pages_swapped, evidence.throttle_events, evidence.quota_stopped_us)
+    assert (None, None, None, None) == nothing
     assert ((), None) == (evidence.conditions.others, evidence.conditions.other_cpu_percent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 from tflotilla.device import facts
@@ -26,6 +27,11 @@ def pages_swapped(root: Path = facts.ROOT) -> int | None:
     """Return how many pages went to or came from swap since boot; None on a kernel without swap."""
     counters = _vmstat(root)
     return counters["pswpin"] + counters["pswpout"] if {"pswpin", "pswpout"} <= counters.keys() else None
+
+
+def disk_faults() -> int:
+    """Return how often this process had to wait for a page to be read from disk since it began."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
 def set_oom_score_adj(value: int, root: Path = facts.ROOT) -> bool:

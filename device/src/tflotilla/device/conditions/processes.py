@@ -7,6 +7,7 @@ The kernel counts in ticks of 10 ms, so a figure from a short time is coarse. Wh
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from tflotilla.device.conditions import files
 from tflotilla.shared.contract.benchmark import ProcessLoad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: So many of the busiest are reported.
@@ -31,6 +32,9 @@ _PARENT, _USER, _SYSTEM, _START = 1, 11, 12, 19
 #: user nice system idle iowait irq softirq steal; guests are in user already.
 _IDLE = (3, 4)
 _BUSY_FIELDS = 8
+_INTERPRETERS = ("python", "node", "ruby", "perl", "java")
+_OPTIONS_WITH_VALUE = frozenset({"-X", "-W", "-cp", "-classpath"})
+_LONGEST_NAME = 60
 _NS = 1_000_000_000
 
 
@@ -107,6 +111,39 @@ def between(
     return tuple(loads[:shown]), round(100 * others / ticks, 2)
 
 
+def named(loads: Sequence[ProcessLoad], root: Path = facts.ROOT) -> tuple[ProcessLoad, ...]:
+    """Say which program an interpreter runs (`python3 tflotilla.device.worker`), for those that are still there.
+
+    Only a module's or a script's name: what else stands on a command line may be secret.
+    """
+    return tuple(
+        dataclasses.replace(load, name=f"{load.name} {program}")
+        if load.name.startswith(_INTERPRETERS)
+        and (program := _program(files.text(root / "proc" / str(load.pid) / "cmdline")))
+        else load
+        for load in loads
+    )
+
+
+def _program(cmdline: str | None) -> str | None:
+    words = iter((cmdline or "").split("\0")[1:])
+    for word in words:
+        if word == "-m":
+            return _plain(next(words, ""))
+        if word in _OPTIONS_WITH_VALUE:
+            next(words, None)
+        elif word == "-c":
+            return None
+        elif word and not word.startswith("-"):
+            return _plain(word.rpartition("/")[2])
+    return None
+
+
+def _plain(name: str) -> str | None:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME])
+    return shown or None
+
+
 def _family(snapshot: Snapshot, own: frozenset[int]) -> frozenset[int]:
     children: dict[int, list[int]] = {}
     for process in snapshot.processes.values():
@@ -135,8 +172,7 @@ def _parse(pid: int | None, text: str | None) -> Process | None:
     )
     if parent is None or user is None or system is None or started is None:
         return None
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return Process(name=shown or "?", pid=pid, parent=parent, started=started, ticks=user + system)
+    return Process(name=_plain(name) or "?", pid=pid, parent=parent, started=started, ticks=user + system)
 
 
 def _busy(text: str | None) -> int | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING
 
 from tflotilla.device.conditions import files, mailbox
@@ -77,6 +76,9 @@ class Throttling:
         known = self.read()
         if self.from_firmware or self._program is None:
             return known
+        # Only where it is needed: this process' memory is measured.
+        import subprocess
+
         try:
             done = subprocess.run(
                 [self._program, "get_throttled"],

@@ -26,6 +26,9 @@ FREQUENCY_TOLERANCE = 0.05
 LATE_TOLERANCE = 0.01
 CLOCK_TOLERANCE = 0.002
 SUSPENDED_TOLERANCE_S = 0.01
+QUOTA_TOLERANCE = 0.001
+#: Some pages of programs are touched for the first time after all.
+DISK_FAULTS = 100
 #: So much swapped is more than the kernel's tidying up.
 SWAPPED_BYTES = 1 << 20
 #: A board that can't say that it was slowed down is doubted from here: Raspberry Pi's limit, and that of many others.
@@ -130,9 +133,12 @@ def _others(evidence: Evidence, method: Method) -> Iterator[str]:
         hidden = conditions.other_cpu_percent - sum(load.cpu_percent for load in conditions.others)
         if counts(hidden):
             yield (
-                f"processes that ended meanwhile or can't be seen from here, or the kernel, took {hidden:.0f} % of a "
-                f"core (more than {limit:g} %)"
+                f"what else ran (small, short or hidden processes, the kernel) took {hidden:.0f} % of a core, "
+                f"more than {limit:g} %"
             )
+    stopped_us = evidence.quota_stopped_us or 0
+    if stopped_us > QUOTA_TOLERANCE * evidence.seconds * 1e6:
+        yield f"a CPU quota of this process' control group stopped it for {stopped_us / 1e6:.2f} s during the runs"
 
 
 def _swapping(evidence: Evidence) -> Iterator[str]:
@@ -142,6 +148,8 @@ def _swapping(evidence: Evidence) -> Iterator[str]:
         swapped = max(used) - used[0] if used else 0
     if swapped > SWAPPED_BYTES:
         yield f"the board swapped {swapped / _MIB:.1f} MiB during the runs: memory is short"
+    if evidence.disk_faults > DISK_FAULTS:
+        yield f"{evidence.disk_faults} times a run waited for the disk to give back what was in memory: it is short"
 
 
 def _clock(evidence: Evidence) -> Iterator[str]:

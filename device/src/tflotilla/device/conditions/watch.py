@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tflotilla.device.conditions import clocks, memory, processes, readings, throttling
+from tflotilla.device.conditions import clocks, memory, processes, quota, readings, throttling
 from tflotilla.shared.contract.benchmark import BoardReading, Conditions
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Evidence:
     pages_swapped: int | None
     #: How often x86 cores were slowed down for heat.
     throttle_events: int | None
+    #: How long a CPU quota stopped this process.
+    quota_stopped_us: int | None
+    #: How often this process waited for the disk to give a page of it.
+    disk_faults: int
     clock: clocks.ClockChange
     #: Whether the throttling bits before and after are the firmware's own, not what the kernel heard before.
     firmware_answered: bool
@@ -61,6 +65,8 @@ class _Counters:
     processes: processes.Snapshot
     pages_swapped: int | None
     throttle_events: int | None
+    quota_stopped_us: int | None
+    disk_faults: int
     clocks: clocks.Clocks
 
 
@@ -80,6 +86,7 @@ class Watch:
         own: frozenset[int] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         read_clocks: Callable[[], clocks.Clocks] = clocks.read,
+        disk_faults: Callable[[], int] = memory.disk_faults,
         keep: int = KEEP,
     ) -> None:
         self._root = root
@@ -89,6 +96,7 @@ class Watch:
         self._own = frozenset({os.getpid()}) if own is None else own
         self._clock = clock
         self._read_clocks = read_clocks
+        self._disk_faults = disk_faults
         self._sensors = readings.Sensors(root)
         self._before: tuple[int, BoardReading] | None = None
         self._counters: _Counters | None = None
@@ -152,7 +160,7 @@ class Watch:
                 before=dataclasses.replace(before, at_s=self._since(before_ns)),
                 after=dataclasses.replace(after, throttled=bits),
                 during=self._thinned.readings(),
-                others=others,
+                others=processes.named(others, self._root),
                 other_cpu_percent=other_cpu,
                 cooled_s=cooled_s,
             ),
@@ -160,6 +168,8 @@ class Watch:
             frequency=span,
             pages_swapped=_grown(first.pages_swapped, counters.pages_swapped),
             throttle_events=_grown(first.throttle_events, counters.throttle_events),
+            quota_stopped_us=_grown(first.quota_stopped_us, counters.quota_stopped_us),
+            disk_faults=counters.disk_faults - first.disk_faults,
             clock=clocks.between(first.clocks, counters.clocks),
             firmware_answered=self._sensors.firmware_answered,
             cost_ns=self.cost_ns,
@@ -174,6 +184,8 @@ class Watch:
             clocks=self._read_clocks(),
             pages_swapped=memory.pages_swapped(self._root),
             throttle_events=throttling.events(self._root),
+            quota_stopped_us=quota.stopped_us(self._root),
+            disk_faults=self._disk_faults(),
             processes=processes.snapshot(self._root, clock=self._clock),
         )
 
