@@ -1,5 +1,4 @@
-"""The installer over a real store and real signatures, with a fake supervisor: what is on disk, what serves, what is
-told."""
+"""The installer over a real store and real signatures, with a fake supervisor: what lies there, serves, is told."""
 
 from __future__ import annotations
 

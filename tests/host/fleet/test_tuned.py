@@ -25,6 +25,7 @@ TFLITE = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 INFERENCE = InferenceConfig(runtime="ai-edge-litert", num_threads=3, xnnpack=True, affinity=(1, 2, 3))
 RECORD = Record(
     model_sha256=SHA,
+    bundle="ef" * 32,
     title="birds-1.0.0",
     board_type=tuned.type_of(FACTS),
     runtime=LITERT,
@@ -32,6 +33,7 @@ RECORD = Record(
     configuration=Configuration(inference=INFERENCE),
     objective="p99",
     value_ns=12.5e6,
+    pick=True,
     runs=662,
     valid=True,
     tried=24,
@@ -65,7 +67,7 @@ def test_a_new_search_replaces_what_the_old_one_found(tmp_path: Path) -> None:
 
 
 def test_each_runtime_and_each_kernel_has_a_record_of_its_own(tmp_path: Path) -> None:
-    slower = replace(RECORD, runtime=TFLITE, value_ns=20e6)
+    slower = replace(RECORD, runtime=TFLITE, value_ns=20e6, pick=False)
     elsewhere = replace(RECORD, kernel="6.12.1", created=1.9e9)
     tuned.save(tmp_path, [slower, RECORD, elsewhere])
 
@@ -130,6 +132,7 @@ class TestAdvice:
             RECORD,
             runtime=TFLITE,
             value_ns=20e6,
+            pick=False,
             configuration=Configuration(inference=InferenceConfig(runtime="tflite-runtime", num_threads=4)),
         )
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "status": "status",
     "watch": "watch",
     "benchmark": "benchmark",
+    "tune": "tune",
     "rollback": "rollback",
     "reproduce": "reproduce",
     "tools": "tools",

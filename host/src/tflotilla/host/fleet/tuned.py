@@ -51,7 +51,8 @@ class Record:
     """The fastest way found to run one model with one runtime on one type of board."""
 
     model_sha256: str
-    #: The bundle's name and version; other bundles may hold the same model.
+    #: The bundle it was tuned in; others may hold the same model.
+    bundle: str
     title: str
     board_type: BoardType
     runtime: RuntimeOffer
@@ -60,6 +61,8 @@ class Record:
     #: What it is the best by (`p99`), and its value: nanoseconds, the smaller the better.
     objective: str
     value_ns: float
+    #: Whether it is the best of all runtimes that were tried, and not only of its own.
+    pick: bool
     #: Timed runs behind that value, and whether they may be quoted.
     runs: int
     valid: bool
@@ -104,17 +107,17 @@ def save(folder: Path, records: Sequence[Record]) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def load(folder: Path, model_sha256: str) -> tuple[Record, ...]:
-    """Return the records of a model, the latest and then the fastest first."""
+def load(folder: Path, model_sha256: str | None = None) -> tuple[Record, ...]:
+    """Return the records of a model (None: of all), of the latest search first, and there the pick first."""
     found = []
-    for path in sorted((folder / FOLDER).glob(f"{model_sha256[:16]}-*.json")):
+    for path in sorted((folder / FOLDER).glob("*.json")):
         try:
             record = codec.decode(Record, codec.parse_json(path.read_bytes(), str(path)), str(path))
         except (OSError, ContractError):
             continue
-        if record.schema == SCHEMA and record.model_sha256 == model_sha256:
+        if record.schema == SCHEMA and model_sha256 in (None, record.model_sha256):
             found.append(record)
-    return tuple(sorted(found, key=lambda record: (-record.created, record.value_ns)))
+    return tuple(sorted(found, key=lambda record: (-record.created, not record.pick, record.value_ns)))
 
 
 def stale(record: Record, facts: BoardFacts) -> str | None:
