@@ -187,9 +187,14 @@ class _Cell:
         vectors = goldens.load(bundle.goldens())
         # The delegate's name stands in the phase: who dies or hangs here dies of it.
         with_delegate = " with the delegate" if ready.delegate.active else ""
-        self._say(f"running the golden vectors{with_delegate}", patience_s * max(1, len(vectors)))
         reproduced = correctness.reproduce(
-            ready.model, vectors, bundle.manifest.goldens, batch=self._batch, specs=bundle.manifest.outputs
+            ready.model,
+            vectors,
+            bundle.manifest.goldens,
+            batch=self._batch,
+            specs=bundle.manifest.outputs,
+            # Each by itself: a model that hangs is found out after one patience, not after eight.
+            begins=lambda: self._say(f"running the golden vectors{with_delegate}", patience_s),
         )
         peak = facts.peak_rss_bytes()
         about_ns = reproduced.first_inference_ns

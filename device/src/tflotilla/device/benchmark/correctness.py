@@ -49,9 +49,12 @@ def reproduce(
     *,
     batch: int,
     specs: tuple[TensorSpec, ...],
+    begins: Callable[[], None] = lambda: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Reproduced:
     """Run every golden vector through the freshly loaded model, repeated `batch` times, and compare each repetition.
+
+    `begins` hears of each vector before it is run.
 
     Raises:
         WrongAnswersError: one of them differs by more than the policy allows, or there are fewer than promised.
@@ -66,6 +69,7 @@ def reproduce(
     worst: list[int] = []
     for number, (row, expected) in enumerate(zip(vectors.inputs, vectors.outputs, strict=True)):
         tensors = inputs.stack([row] * batch)
+        begins()
         begin = clock()
         model.set_inputs(tensors)
         model.invoke()
