@@ -17,16 +17,14 @@ def copy(name: str, target: Path) -> Path:
     return Path(shutil.copytree(BOARDS / name, target / name, symlinks=True))
 
 
-def stat_line(pid: int, name: str, *, parent: int = 1, user: int = 0, system: int = 0, started: int = 100) -> str:
-    """Return what `/proc/PID/stat` says of a process; times in ticks."""
-    return f"{pid} ({name}) S {parent} 1 1 0 -1 0 9 9 9 9 {user} {system} 7 7 20 0 1 0 {started} 1 1 1\n"
-
-
-def set_process(root: Path, pid: int, name: str, *, parent: int = 1, user: int = 0, started: int = 100) -> None:
-    """Put a process into a tree, or change what it has taken."""
+def set_process(
+    root: Path, pid: int, name: str, *, parent: int = 1, user: int = 0, started: int = 100, ended: int = 0
+) -> None:
+    """Put a process into a tree, or change what it and its ended children have taken, in ticks."""
     folder = root / "proc" / str(pid)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stat").write_text(stat_line(pid, name, parent=parent, user=user, started=started))
+    times = f"{user} 0 {ended} 0"
+    (folder / "stat").write_text(f"{pid} ({name}) S {parent} 1 1 0 -1 0 9 9 9 9 {times} 20 0 1 0 {started} 1 1 1\n")
 
 
 def set_busy(root: Path, ticks: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.device.conditions.boards_copied import BOARDS, copy, set_busy, set_process
 from tflotilla.device.conditions import processes
-from tflotilla.device.conditions.processes import Process, Snapshot
+from tflotilla.device.conditions.processes import ENDED, Process, Snapshot
 from tflotilla.shared.contract.benchmark import ProcessLoad
 
 if TYPE_CHECKING:
@@ -68,6 +68,47 @@ def test_what_began_and_ended_meanwhile_shows_in_the_sum(tmp_path: Path) -> None
 
     assert [] == loads
     assert total == pytest.approx(60.0)
+
+
+def test_what_began_and_ended_meanwhile_shows_with_who_waited_for_it(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    set_process(root, 612, "sshd", user=8 + TICKS // 10, started=1204, ended=TICKS // 2)
+
+    loads, _ = _between(BOARDS / "pi4", tmp_path)
+
+    assert [("sshd, children that ended", 612, 50.0), ("sshd", 612, 10.0)] == loads
+
+
+def test_what_a_child_took_before_is_not_charged_again_when_it_ends(tmp_path: Path) -> None:
+    """make had a compiler with an assembler, which ended; 70 of the 90 ticks that make is charged with are old."""
+    base, root = copy("pi4", tmp_path / "base"), copy("pi4", tmp_path)
+    for place in (base, root):
+        set_process(place, 50, "make", ended=1000)
+    set_process(base, 51, "cc", parent=50, user=40, ended=10)
+    set_process(base, 52, "as", parent=51, user=20)
+    set_process(root, 50, "make", ended=1000 + 90)
+
+    loads, _ = _between(base, tmp_path)
+
+    assert [("make, children that ended", 50, 20 * 100 / TICKS)] == loads
+
+
+def test_a_process_that_ended_and_was_never_waited_for_takes_nothing_from_others(tmp_path: Path) -> None:
+    base, root = copy("pi4", tmp_path / "base"), copy("pi4", tmp_path)
+    set_process(base, 50, "cc", parent=612, user=4000)
+    set_process(root, 612, "sshd", user=8 + TICKS // 4, started=1204)
+
+    loads, _ = _between(base, tmp_path)
+
+    assert [("sshd", 612, 25.0)] == loads
+
+
+def test_children_of_the_cell_that_ended_are_the_cell_s(tmp_path: Path) -> None:
+    root = copy("pi4", tmp_path)
+    set_process(root, OWN, "python3", user=5850, started=1310, ended=TICKS)
+    set_busy(root, 112281 + TICKS)
+
+    assert ([], 0.0) == _between(BOARDS / "pi4", tmp_path)
 
 
 def test_idling_waiting_and_guests_are_not_busy(tmp_path: Path) -> None:
@@ -161,6 +202,7 @@ def test_names_are_shown_harmlessly(tmp_path: Path) -> None:
         ("python3", "python3\0\x1b[2J\0", "python3 ?[2J"),
         ("python3", "", "python3"),
         ("python3", None, "python3"),
+        ("python3" + ENDED, "python3\0build.py\0", "python3 build.py" + ENDED),
         ("sshd", "sshd: pi@pts/0\0password\0", "sshd"),
     ],
 )

@@ -1,7 +1,8 @@
 """Which other processes took the processor while something was measured.
 
-Two snapshots of `/proc` are subtracted. A process that began and ended between them is in neither, nor is one of
-another container: they show in what all processors were busy, less what is known.
+Two snapshots of `/proc` are subtracted. A process that began and ended between them is in neither: it shows with the
+parent that waited for it, which the kernel charges with it. What nobody waited for, and what runs in other containers,
+shows in what all processors were busy, less what is known.
 The kernel counts in ticks of 10 ms, so a figure from a short time is coarse. What this module does NOT do: judge.
 """
 
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 SHOWN = 8
 _MOST_TICKS = 1 << 62
 _MOST_PID = 1 << 32
-#: `/proc/PID/stat` after the name: state, parent, …; user and system time and start are the 14th, 15th and 22nd field.
-_PARENT, _USER, _SYSTEM, _START = 1, 11, 12, 19
+#: How `between` marks what a process' children took that have ended.
+ENDED = ", children that ended"
+#: `/proc/PID/stat` after the name, where the third field is the first: parent; user and system time, the same of
+#: children that ended and were waited for; start.
+_PARENT, _TIMES, _START = 1, slice(11, 15), 19
 #: user nice system idle iowait irq softirq steal; guests are in user already.
 _IDLE = (3, 4)
 _BUSY_FIELDS = 8
@@ -48,6 +52,8 @@ class Process:
     #: With the pid it tells processes apart: pids come again.
     started: int
     ticks: int
+    #: The same of its children that have ended, and theirs.
+    ended_ticks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,21 +100,50 @@ def between(
     if ticks <= 0:
         return (), None
     mine = _family(after, own)
-    taken = {
-        key: process.ticks - (before.processes[key].ticks if key in before.processes else 0)
-        for key, process in after.processes.items()
-    }
+    taken = {key: process.ticks - _known(before, key).ticks for key, process in after.processes.items()}
+    ended = _ended(before, after)
     loads = [
-        ProcessLoad(name=process.name, pid=process.pid, cpu_percent=round(100 * taken[key] / ticks, 2))
+        ProcessLoad(name=process.name + mark, pid=process.pid, cpu_percent=round(100 * counted[key] / ticks, 2))
+        for counted, mark in ((taken, ""), (ended, ENDED))
         for key, process in after.processes.items()
-        if process.pid not in mine and taken[key] > 0
+        if process.pid not in mine and counted[key] > 0
     ]
-    loads.sort(key=lambda load: (-load.cpu_percent, load.pid))
+    loads.sort(key=lambda load: (-load.cpu_percent, load.pid, load.name))
     if before.busy_ticks is None or after.busy_ticks is None:
         return tuple(loads[:shown]), None
-    own_ticks = sum(max(0, taken[key]) for key, process in after.processes.items() if process.pid in mine)
+    own_ticks = sum(
+        max(0, taken[key]) + max(0, ended[key]) for key, process in after.processes.items() if process.pid in mine
+    )
     others = max(0, after.busy_ticks - before.busy_ticks - own_ticks)
     return tuple(loads[:shown]), round(100 * others / ticks, 2)
+
+
+_NOTHING = Process(name="", pid=0, parent=0, started=0, ticks=0)
+
+
+def _known(before: Snapshot, key: tuple[int, int]) -> Process:
+    return before.processes.get(key, _NOTHING)
+
+
+def _ended(before: Snapshot, after: Snapshot) -> dict[tuple[int, int], int]:
+    """Return what ended children took between the snapshots, by who was charged with it.
+
+    When a process ends, all that it ever took is charged: what it had taken before the first snapshot comes off again,
+    at the nearest ancestor that still runs.
+    """
+    ended = {key: process.ended_ticks - _known(before, key).ended_ticks for key, process in after.processes.items()}
+    by_pid = {process.pid: (key, process) for key, process in before.processes.items()}
+    for key, gone in before.processes.items():
+        if key in after.processes:
+            continue
+        seen = {key}
+        ancestor = by_pid.get(gone.parent)
+        while ancestor is not None and ancestor[0] not in after.processes and ancestor[0] not in seen:
+            seen.add(ancestor[0])
+            ancestor = by_pid.get(ancestor[1].parent)
+        if ancestor is not None and ended.get(ancestor[0], 0) > 0:
+            ended[ancestor[0]] -= gone.ticks + gone.ended_ticks
+    return ended
 
 
 def named(loads: Sequence[ProcessLoad], root: Path = facts.ROOT) -> tuple[ProcessLoad, ...]:
@@ -116,8 +151,13 @@ def named(loads: Sequence[ProcessLoad], root: Path = facts.ROOT) -> tuple[Proces
 
     Only a module's or a script's name: what else stands on a command line may be secret.
     """
+
+    def name(load: ProcessLoad, program: str) -> str:
+        program_only, mark, _ = load.name.partition(ENDED)
+        return f"{program_only} {program}{mark}"
+
     return tuple(
-        dataclasses.replace(load, name=f"{load.name} {program}")
+        dataclasses.replace(load, name=name(load, program))
         if load.name.startswith(_INTERPRETERS)
         and (program := _program(files.text(root / "proc" / str(load.pid) / "cmdline")))
         else load
@@ -167,12 +207,19 @@ def _parse(pid: int | None, text: str | None) -> Process | None:
     fields = tail.split()
     if not (opened and closed) or len(fields) <= _START:
         return None
-    parent, user, system, started = (
-        files.number(fields[place], least=0, most=_MOST_TICKS) for place in (_PARENT, _USER, _SYSTEM, _START)
-    )
-    if parent is None or user is None or system is None or started is None:
+    written = (fields[_PARENT], fields[_START], *fields[_TIMES])
+    numbers = [value for word in written if (value := files.number(word, least=0, most=_MOST_TICKS)) is not None]
+    if len(numbers) < len(written):
         return None
-    return Process(name=_plain(name) or "?", pid=pid, parent=parent, started=started, ticks=user + system)
+    parent, started, user, system, ended_user, ended_system = numbers
+    return Process(
+        name=_plain(name) or "?",
+        pid=pid,
+        parent=parent,
+        started=started,
+        ticks=user + system,
+        ended_ticks=ended_user + ended_system,
+    )
 
 
 def _busy(text: str | None) -> int | None:
