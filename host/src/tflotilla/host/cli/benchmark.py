@@ -14,6 +14,7 @@ class _Benchmark(DefaultGroup):
         "show": ("benchmark_show", "show"),
         "compare": ("benchmark_compare", "compare"),
         "history": ("benchmark_history", "history"),
+        "import": ("benchmark_import", "import_"),
     }
 
 
