@@ -100,12 +100,12 @@ def test_the_table_marks_what_is_lacking_and_bounds_what_the_scenario_is_judged_
 
     assert (throttled["p99, ms"], throttled["verdict"]) == ("*", "INVALID")
     assert (first["p50, ms"], first["p90, ms"], first["right"], first["verdict"]) == (
-        "1.01",
+        "1.01 ≤1.011",
         "1.018 ≤1.018",
         "8/8 91.2%",
         "VALID",
     )
-    assert "litert, 4 threads: * not enough runs for p99 (120 of 662)" in notes(rich_runs.full())
+    assert "litert ×4: * not enough runs for p99 (120 of 662)" in notes(rich_runs.full())
 
 
 @pytest.mark.parametrize("scenario", get_args(Scenario))
@@ -156,7 +156,7 @@ def test_unchecked_answers_are_said_to_be_unchecked() -> None:
 
 
 def test_what_could_not_be_looked_at_stands_beside_the_verdict() -> None:
-    assert "litert, 4 threads: no swap to read" in notes(rich_runs.full())
+    assert "litert ×4: no swap to read" in notes(rich_runs.full())
     assert "no swap to read" in Page(forms.render(one(rich_runs.full().boards[0].cells[2]), "html")).words
 
 
@@ -174,7 +174,7 @@ def test_several_boards_with_several_models_become_a_matrix() -> None:
 
     assert matrix.columns[:3] == ("board", "birds-1.0.0", "cats-2.0.0")
     found = {row[0]: row[1:] for row in matrix.rows}
-    assert found["pi-1"][:2] == ("p50 610 µs, litert, 2 threads (8/8 91.2%)", "-")
+    assert found["pi-1"][:2] == ("p50 610 µs, litert ×2 (8/8 91.2%)", "-")
     assert found["pi-2"][:2] == ("-", "INVALID"), "a figure that may not be quoted is none"
     assert found["pi-3"][2] == "ERROR"
 
@@ -306,9 +306,9 @@ def test_the_page_holds_everything_that_is_known(html: str) -> None:
     for needed in (
         "How latency is spread",
         "What threads bring",
-        "Over time: litert, 1 thread",
-        "Sustained: litert, 1 thread",
-        "Stages: litert, 1 thread",
+        "Over time: litert ×1",
+        "Sustained: litert ×1",
+        "Stages: litert ×1",
         "not by a profiler",
         "the sum is 1 ms, the whole model 1.05 ms (-4.8 %)",
         "CONV_2D",

@@ -49,14 +49,15 @@ def show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     return Shown(code, told.out, told.err)
 
 
-def test_a_result_file_is_shown_as_a_table_with_its_notes_beside(
+def test_a_result_file_is_shown_as_a_table_with_its_lines_below(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = show(capsys, monkeypatch, str(place / "server.json"))
 
     assert shown.code == 0
-    assert re.search(r"litert, 1 thread +200 +1.01 +1.505 ≤1.518 +8/8 91.2% +VALID", shown.out)
+    assert re.search(r"litert ×1 +200 +1.01 ≤1.011 +1.505 ≤1.518 +8/8 91.2% +VALID", shown.out)
     assert "1 cell on 1 board: 1 valid" in shown.said
+    assert "pi-1: the model that serves, at its worst: 100 results" in shown.out
     assert "import " not in shown.out
 
 

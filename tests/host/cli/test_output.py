@@ -25,6 +25,8 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> list[str]:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("COLUMNS", str(width))
+    # Without a height, a dumb terminal is 80 wide whatever it says.
+    monkeypatch.setenv("LINES", "40")
     monkeypatch.setenv("TERM", "dumb")
     output.console.cache_clear()
     output.emit_table("held-out", COLUMNS, [ROW], right=COLUMNS[3:])
@@ -51,6 +53,28 @@ def test_a_table_that_fits_stays_a_table_with_whole_headings(monkeypatch: pytest
     assert "held-out" in lines[0]
     for word in ("scheme", "runtime", "samples", "0.024", "97.94%"):
         assert [line for line in lines if word in line.split()]
+
+
+@pytest.mark.parametrize("width", range(62, 100))
+def test_a_table_narrowed_at_its_spaces_loses_no_letter(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """The last column once lost its last letter where others had to be narrowed."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    # Without a height, a dumb terminal is 80 wide whatever it says.
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("TERM", "dumb")
+    output.console.cache_clear()
+    row = ("pi-kitchen-0", "litert ×2", "19.51 ≤19.51", "19.52 ≤19.52", "29.26 ≤29.27", "8/8", "INVALID")
+
+    output.emit_table("", ("board", "with", "p50", "p90", "p99", "right", "verdict"), [row], right=("p50", "p90"))
+
+    output.console.cache_clear()
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    assert {word for cell in row for word in cell.split()} <= words
+    assert "verdict" in words
 
 
 def test_a_piped_table_cuts_nothing_short_and_drops_no_column(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def check_form(form: str | None) -> Form | None:
 
 
 def emit(run: Run, *, details: bool = False) -> None:
-    """Print a run's tables on stdout and the notes below them on stderr, as every command does."""
+    """Print a run's tables on stdout, each with its lines below: why a cell is INVALID is a result too."""
     from tflotilla.host.benchmarks.rendering import table
 
     output.note(table.heading(run))
@@ -80,4 +80,4 @@ def emit(run: Run, *, details: bool = False) -> None:
         if each.rows:
             output.emit_table(each.title, each.columns, each.rows, right=each.right)
         for line in each.notes:
-            output.note(line)
+            output.console().print(line, markup=False, highlight=False, soft_wrap=True)

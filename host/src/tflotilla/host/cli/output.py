@@ -28,6 +28,8 @@ _PIPED_WIDTH = 10_000
 _FOLDED = 16
 #: What a table adds to each column: padding and the gap to the next.
 _BORDERS = 3
+#: What it adds once.
+_EDGE = 1
 
 
 @functools.cache
@@ -72,20 +74,25 @@ def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     On a terminal too narrow for whole words, every row becomes a block of lines: `column  value`.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     fancy = console().is_terminal
     widths = [_least_width(column, [row[n] for row in rows]) for n, column in enumerate(columns)]
-    if fancy and sum(widths) + _BORDERS * len(widths) > console().width:
+    room = console().width - _BORDERS * len(widths) - _EDGE
+    if fancy and sum(widths) > room:
         _emit_blocks(title, columns, rows)
         return
+    if fancy:
+        natural = [
+            max(cell_len(text) for text in (column, *(row[n] for row in rows))) for n, column in enumerate(columns)
+        ]
+        widths = _fitted(natural, widths, room)
     table = Table(title=title if fancy else None, box=box.SIMPLE_HEAD if fancy else None, title_justify="left")
     for column, width in zip(columns, widths, strict=True):
         justify: JustifyMethod = "right" if column in right else "left"
-        table.add_column(
-            column, justify=justify, no_wrap=not fancy, overflow="fold", min_width=width if fancy else None
-        )
+        table.add_column(column, justify=justify, no_wrap=not fancy, overflow="fold", width=width if fancy else None)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
@@ -95,6 +102,17 @@ def _least_width(column: str, cells: Sequence[str]) -> int:
     """Return how wide a column must be to break no heading and no short word."""
     words = [word for cell in cells for word in cell.split()]
     return max(*(len(word) for word in column.split()), 1, min(_FOLDED, max((len(word) for word in words), default=1)))
+
+
+def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Narrow as few columns as possible, those first that can spare most; rich itself would cut the last one off."""
+    widths = [max(each) for each in zip(natural, least, strict=True)]
+    for n in sorted(range(len(widths)), key=lambda n: least[n] - widths[n]):
+        excess = sum(widths) - room
+        if excess <= 0:
+            break
+        widths[n] = max(least[n], widths[n] - excess)
+    return widths
 
 
 def _emit_blocks(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,8 +1,8 @@
 """A run as tables for a terminal: values first (`tables`), and as plain text for a file or a pipe (`text`).
 
-Rules: the summary fits 80 columns where names are short; a percentile that too few runs support is `*`, and a line
-below says how many are lacking; every reason for INVALID and ERROR is a line of its own. What it does NOT do: colours,
-or anything a terminal might obey.
+Rules: the summary fits 80 columns where names are short; beside a percentile stands its bound at 99 % confidence; one
+that too few runs support is `*`, and a line below says how many are lacking; every reason for INVALID and ERROR is a
+line of its own. What it does NOT do: colours, or anything a terminal might obey.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ class _Column:
 
 
 def tables(run: Run, *, details: bool = False) -> tuple[Table, ...]:
-    """Return the summary (one table per method and scenario), with `details` also everything known of each cell."""
+    """Return the summary (a table for each method and model), with `details` also everything known of each cell."""
     methods = list(dict.fromkeys(board.request.method for board in run.boards))
-    found = [_summary(run, method, several=len(methods) > 1) for method in methods]
+    groups = dict.fromkeys((board.request.method, board.model) for board in run.boards)
+    found = [_summary(run, method, model, several=len(methods) > 1) for method, model in groups]
     found += matrix(run)
     if details:
         for board in run.boards:
@@ -87,9 +88,9 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _percentile(wanted: float, *, bound: bool = False) -> _Column:
+def _percentile(wanted: float) -> _Column:
     def spell(measurement: Measurement) -> str:
-        return percentile(measurement.latency, wanted, bound=bound)
+        return percentile(measurement.latency, wanted, bound=True)
 
     return _Column(head=f"p{wanted:g}, ms", spell=spell)
 
@@ -108,16 +109,16 @@ def percentile(latency: Distribution, wanted: float, *, bound: bool) -> str:
 
 
 def _columns(method: Method) -> tuple[_Column, ...]:
-    """Return what a scenario is about: the percentile it is judged by stands with its bound."""
+    """Return what a scenario is about."""
     throughput = _Column(head="per s", spell=lambda found: words.number(found.samples_per_second))
     if method.scenario == "single_stream":
-        return (_percentile(50), _percentile(90, bound=True), _percentile(99))
+        return (_percentile(50), _percentile(90), _percentile(99))
     if method.scenario == "multi_stream":
-        return (_percentile(50), _percentile(99, bound=True), throughput)
+        return (_percentile(50), _percentile(99), throughput)
     if method.scenario == "offline":
         return (throughput, _percentile(50))
     rate = _Column(head="QPS", spell=lambda found: words.NOTHING if found.qps is None else words.number(found.qps))
-    return (rate, _percentile(50), _percentile(99, bound=True))
+    return (rate, _percentile(50), _percentile(99))
 
 
 def wanted(method: Method) -> tuple[float, ...]:
@@ -174,22 +175,17 @@ def _foreign(run: Run, *, details: bool) -> Iterator[Table]:
             yield from profile_tables(f"{name}: ", each.profile)
 
 
-def _summary(run: Run, method: Method, *, several: bool) -> Table:
-    boards = [board for board in run.boards if board.request.method == method]
-    many = len({board.board for board in boards}) > 1
-    models = len({board.model for board in boards}) > 1
+def _summary(run: Run, method: Method, model: str, *, several: bool) -> Table:
+    boards = [board for board in run.boards if (board.request.method, board.model) == (method, model)]
+    many = len({board.board for board in run.boards}) > 1
     columns = _columns(method)
-    first = boards[0]
-    subject = ", ".join(
-        part for part in ("" if many else words.name(first.board), "" if models else words.name(first.model)) if part
-    )
-    scenario = words.SCENARIOS[method.scenario]
-    title = " ".join(part for part in (subject, f"({scenario})" if subject else scenario) if part)
+    subject = [words.name(part) for part in (() if many else (boards[0].board,)) + ((model,) if model else ())]
+    title = f"{', '.join(subject)} ({words.SCENARIOS[method.scenario]})".strip()
     if several:
         title += f", seed {method.seed}, at least {method.min_runs} runs"
     rows, notes = [], []
     for board in boards:
-        head = (*((words.name(board.board),) if many else ()), *((words.name(board.model),) if models else ()))
+        head = (words.name(board.board),) if many else ()
         for cell in board.cells:
             rows.append((*head, *_row(cell, columns)))
             where = " ".join((*head, words.configuration(cell, short=True)))
@@ -201,7 +197,7 @@ def _summary(run: Run, method: Method, *, several: bool) -> Table:
     heads = tuple(column.head for column in columns)
     return Table(
         title=title,
-        columns=(*(("board",) if many else ()), *(("model",) if models else ()), "with", *heads, "right", "verdict"),
+        columns=(*(("board",) if many else ()), "with", *heads, "right", "verdict"),
         rows=tuple(rows),
         right=(*heads, "right"),
         notes=tuple(notes),

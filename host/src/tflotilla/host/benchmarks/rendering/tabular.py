@@ -63,7 +63,13 @@ def _row(run: Run, board: BoardRun, cell: BenchmarkCell | None) -> Mapping[str, 
     if identity is not None:
         row |= {
             "hardware": identity.facts.model,
+            "revision": identity.revision,
+            "cores": identity.facts.cores,
+            "ram_bytes": identity.facts.ram_bytes,
             "kernel": identity.facts.kernel,
+            "clock_source": identity.clock_source,
+            "python": identity.facts.python,
+            "numpy": identity.numpy,
             "agent": identity.agent_version,
             "model_sha256": identity.model_sha256,
             "bundle": identity.bundle,
@@ -182,7 +188,8 @@ def _spread(prefix: str) -> tuple[str, ...]:
 
 
 _COLUMNS = (
-    *("run", "name", "tool", "created", "board", "hardware", "kernel", "agent", "model", "model_sha256", "bundle"),
+    *("run", "name", "tool", "created", "board", "hardware", "revision", "cores"),
+    *("ram_bytes", "kernel", "clock_source", "python", "numpy", "agent", "model", "model_sha256", "bundle"),
     *("scenario", "seed", "runtime", "runtime_version", "threads", "xnnpack", "delegate", "delegate_active"),
     *("nodes_delegated", "nodes_total", "affinity", "batch", "verdict", "reasons", "board_error"),
     *("goldens", "goldens_total", "worst_lsb", "right", "labelled"),

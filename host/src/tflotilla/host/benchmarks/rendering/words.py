@@ -167,8 +167,11 @@ def choices(configuration: Configuration) -> tuple[str, ...]:
 
 
 def configuration(cell: BenchmarkCell, *, short: bool = False) -> str:
-    """Name a cell by what it ran with: `ai-edge-litert 2.3.0, 4 threads, no XNNPACK`."""
-    return ", ".join((runtime(cell, short=short), *choices(cell.configuration)))
+    """Name a cell by what it ran with: `ai-edge-litert 2.3.0, 4 threads`; short: `litert ×4`."""
+    if not short:
+        return ", ".join((runtime(cell), *choices(cell.configuration)))
+    head = f"{runtime(cell, short=True)} ×{cell.configuration.inference.num_threads}"
+    return ", ".join((head, *choices(cell.configuration)[1:]))
 
 
 def standing(cell: BenchmarkCell) -> Standing:
