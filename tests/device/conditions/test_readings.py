@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device.conditions.boards_copied import BOARDS, NAMES, copy
-from tflotilla.device.conditions import files, identity, memory, processes, readings, throttling
+from tflotilla.device.conditions import files, identity, memory, processes, quota, readings, throttling
 from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.benchmark import BoardReading
+from tflotilla.shared.contract.benchmark import BoardReading, ProcessLoad
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +108,8 @@ def _read_all(root: Path) -> None:
     before = processes.snapshot(root, clock=lambda: 0)
     after = processes.snapshot(root, clock=lambda: 1_000_000_000)
     assert processes.between(before, after, frozenset({1}))[0] == ()
+    processes.named([ProcessLoad(name="python3", pid=640, cpu_percent=1.0)], root)
+    quota.stopped_us(root)
     identity.read(root)
     memory.oom_kills(root)
     memory.pages_swapped(root)

@@ -187,3 +187,9 @@ def test_waiting_has_an_end() -> None:
 
 def test_without_a_sensor_there_is_nothing_to_wait_for() -> None:
     assert Cooled(seconds=0.0, temperature_c=None, reached=False) == FakeRoom(None).wait(55.0, 300.0)
+
+
+def test_the_boards_quotas_are_found() -> None:
+    assert {"pi4": 0, "container": 1_834_120} == {
+        name: us for name in NAMES if (us := quota.stopped_us(BOARDS / name)) is not None
+    }

@@ -57,6 +57,7 @@ def _good() -> Evidence:
         quota_stopped_us=0,
         disk_faults=0,
         clock=ClockChange(bend=0.0001, suspended_s=0.0),
+        machine="Raspberry Pi 4 Model B Rev 1.4",
         firmware_answered=True,
         cost_ns=1_000_000,
         looks=20,
@@ -253,7 +254,14 @@ def test_a_board_that_did_not_cool_down_is_told() -> None:
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (_everywhere(throttled=None), ["not checked: whether the processor was slowed down"]),
+        (
+            _everywhere(throttled=None),
+            ["the processor was slowed down; the firmware could not be asked (add the agent's user"],
+        ),
+        (
+            dataclasses.replace(_everywhere(throttled=None), machine="ASUS"),
+            ["whether the processor was slowed down; this board has no counter of it"],
+        ),
         (_with(frequency=None), ["not checked: the processor's frequency"]),
         (_everywhere(temperature_c=None), ["not checked: the temperature"]),
         (_with(other_cpu_percent=None), ["not checked: what all other processes took"]),
@@ -266,7 +274,7 @@ def test_a_board_that_did_not_cool_down_is_told() -> None:
             ),
             ["not checked: swapping"],
         ),
-        (_with(firmware_answered=False), ["always 0 on some kernels; the firmware itself could not be asked"]),
+        (_with(firmware_answered=False), ["always 0 on some kernels; the firmware could not be asked"]),
         (
             _everywhere(throttled=0xE0000),
             ["since boot, the firmware reported: frequency capped, throttled, soft temperature limit (0xe0000)"],

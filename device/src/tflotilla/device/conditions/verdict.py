@@ -37,6 +37,7 @@ HOT_C = 80.0
 COOL_TOLERANCE_C = 1.0
 #: Less than that is a rounding of the kernel's ticks (10 ms each), which matters for short runs only.
 _TICKS_S = 0.025
+ASK_FIRMWARE = "the firmware could not be asked (add the agent's user to the group video)"
 _PAGE_BYTES = 4096
 _NAMED = 3
 _MIB = 1 << 20
@@ -179,15 +180,10 @@ def _notes(evidence: Evidence, method: Method) -> Iterator[str]:
     conditions = evidence.conditions
     readings = _readings(evidence)
     if not _tells_throttling(evidence):
-        yield (
-            "not checked: whether the processor was slowed down; no throttling bits can be read here, and there is no "
-            "cooling device (on a Raspberry Pi, add the agent's user to the group video)"
-        )
+        why = ASK_FIRMWARE if _is_raspberry_pi(evidence) else "this board has no counter of it and no cooling device"
+        yield f"not checked: whether the processor was slowed down; {why}"
     elif conditions.after.throttled is not None and not evidence.firmware_answered:
-        yield (
-            "the throttling bits are what the kernel heard last, and always 0 on some kernels; the firmware itself "
-            "could not be asked (add the agent's user to the group video)"
-        )
+        yield f"the throttling bits are what the kernel heard last, and always 0 on some kernels; {ASK_FIRMWARE}"
     before = conditions.before.throttled
     if before is not None and before >> BOOT_SHIFT & NOW:
         past = names(before >> BOOT_SHIFT & NOW)
@@ -213,6 +209,10 @@ def _readings(evidence: Evidence) -> tuple[BoardReading, ...]:
 def _tells_throttling(evidence: Evidence) -> bool:
     known: Callable[[BoardReading], bool] = lambda reading: reading.throttled is not None or reading.cooling is not None  # noqa: E731
     return evidence.throttle_events is not None or any(known(reading) for reading in _readings(evidence))
+
+
+def _is_raspberry_pi(evidence: Evidence) -> bool:
+    return (evidence.machine or "").startswith("Raspberry Pi")
 
 
 def _hottest(evidence: Evidence) -> float | None:

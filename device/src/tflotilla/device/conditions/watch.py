@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from tflotilla.device import facts
 from tflotilla.device.conditions import clocks, memory, processes, quota, readings, throttling
 from tflotilla.shared.contract.benchmark import BoardReading, Conditions
 
@@ -53,6 +54,8 @@ class Evidence:
     #: How often this process waited for the disk to give a page of it.
     disk_faults: int
     clock: clocks.ClockChange
+    #: What the machine calls itself, as in `BoardFacts.model`.
+    machine: str | None
     #: Whether the throttling bits before and after are the firmware's own, not what the kernel heard before.
     firmware_answered: bool
     #: What the looks took together, and how many there were.
@@ -171,6 +174,7 @@ class Watch:
             quota_stopped_us=_grown(first.quota_stopped_us, counters.quota_stopped_us),
             disk_faults=counters.disk_faults - first.disk_faults,
             clock=clocks.between(first.clocks, counters.clocks),
+            machine=facts.machine_model(self._root),
             firmware_answered=self._sensors.firmware_answered,
             cost_ns=self.cost_ns,
             looks=self.looks,
