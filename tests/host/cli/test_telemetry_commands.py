@@ -1,4 +1,4 @@
-"""`watch` and `benchmark` as users run them, against scripted boards over a real mosquitto."""
+"""`watch` as users run it, against scripted boards over a real mosquitto."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.host.telemetry import fake_board
-from tflotilla.shared.contract import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +32,6 @@ def tflotilla(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=os.environ | {"COLUMNS": "200"}
     )
-
-
-def answering(request: messages.BenchmarkRequest, *, runs: int = 700) -> messages.BenchmarkReport:
-    cells = tuple(
-        fake_board.cell(runtime, threads, runs=runs, p50_ns=p50_ns)
-        for runtime, p50_ns in ((fake_board.LITERT, 25_000), (fake_board.TFLITE, 460_000))
-        for threads in request.threads
-    )
-    return messages.BenchmarkReport(request=request.request, model_sha256="ab" * 32, cells=cells)
 
 
 def talk_until(stop: threading.Event, board: FakeBoard) -> threading.Thread:
@@ -137,104 +127,7 @@ def test_watch_for_no_time_is_a_usage_error(fleet_file: Path, seconds: str) -> N
 def test_a_fleet_without_a_broker_is_told_what_to_add(tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text('name = "barn"\n[boards.pi]\nhost = "pi"\n')
 
-    for command in (("watch", "--for", "1"), ("benchmark", "all")):
+    for command in (("watch", "--for", "1"), ("benchmark", "all", "--over", "mqtt")):
         result = tflotilla(*command, "--fleet", tmp_path / "fleet.toml")
         assert result.returncode == 3
         assert "no [mqtt] table" in result.stderr
-
-
-def test_benchmark_puts_boards_runtimes_and_threads_side_by_side(
-    fleet_file: Path, board: Callable[..., FakeBoard]
-) -> None:
-    with board("pi-1", script=answering) as first, board("pi-2", script=answering):
-        result = tflotilla("benchmark", "pi-1,pi-2", "--threads", "1,2", "--fleet", fleet_file)
-
-    assert result.returncode == 0, result.stderr
-    rows = [line.split() for line in result.stdout.splitlines() if line.split()[:1] in (["pi-1"], ["pi-2"])]
-    assert [(row[0], row[1], row[3]) for row in rows] == [
-        (name, runtime, threads)
-        for name in ("pi-1", "pi-2")
-        for runtime in ("ai-edge-litert", "tflite-runtime")
-        for threads in ("1", "2")
-    ]
-    assert "fastest" in result.stdout
-    (request,) = first.requests
-    assert (request.threads, request.runtimes) == ((1, 2), ())
-
-
-def test_benchmark_marks_percentiles_without_enough_runs(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
-    with board("pi-1", script=lambda request: answering(request, runs=120)):
-        result = tflotilla("benchmark", "pi-1", "--fleet", fleet_file)
-
-    assert "75.0 µs*" in result.stdout
-    assert "not enough runs for p99: 120 of 662" in result.stderr
-
-
-def test_benchmark_hands_the_options_on_and_answers_in_json(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
-    options = ["--threads", "4", "--runtimes", "tflite-runtime", "--min-runs", "70", "--min-seconds", "0.5"]
-    options += ["--max-seconds", "3", "--warmup-runs", "2"]
-    with board("pi-1", script=answering) as asked:
-        result = tflotilla("benchmark", "pi-1", *options, "--json", "--fleet", fleet_file)
-
-    document: dict[str, Any] = json.loads(result.stdout)
-    assert document["boards"]["pi-1"]["cells"][0]["latency"]["p50_ns"] == 25_000
-    (request,) = asked.requests
-    assert request == messages.BenchmarkRequest(
-        request=request.request,
-        runtimes=("tflite-runtime",),
-        threads=(4,),
-        warmup_runs=2,
-        min_runs=70,
-        min_seconds=0.5,
-        max_seconds=3.0,
-    )
-
-
-def test_a_board_that_does_not_answer_is_named_and_the_others_are_shown(
-    fleet_file: Path, board: Callable[..., FakeBoard]
-) -> None:
-    with board("pi-1", script=answering), board("pi-2"):
-        result = tflotilla("benchmark", "pi-1,pi-2", "--timeout", "3", "--fleet", fleet_file)
-
-    assert result.returncode == 10
-    assert "pi-1" in result.stdout
-    assert "tflotilla: pi-2 did not answer within 3 s" in result.stderr
-
-
-def test_a_board_that_is_offline_or_unknown_is_not_waited_for(
-    fleet_file: Path, board: Callable[..., FakeBoard]
-) -> None:
-    with board("pi-2") as dying:
-        dying.die()
-        begin = time.monotonic()
-        result = tflotilla("benchmark", "all", "--fleet", fleet_file)
-
-    assert result.returncode == 10
-    assert "pi-1 does not answer: it has never reported" in result.stderr
-    assert "pi-2 is offline" in result.stderr
-    # The patience for an answer would be minutes.
-    assert time.monotonic() - begin < 60
-
-
-def test_boards_that_fail_in_different_ways_exit_with_one(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
-    def refusing(request: messages.BenchmarkRequest) -> messages.BenchmarkReport:
-        return messages.BenchmarkReport(request=request.request, model_sha256=None, cells=(), error="no bundle serves")
-
-    with board("pi-1", script=refusing), board("pi-2"):
-        alone = tflotilla("benchmark", "pi-1", "--fleet", fleet_file)
-        both = tflotilla("benchmark", "pi-1,pi-2", "--timeout", "3", "--fleet", fleet_file)
-
-    assert alone.returncode == 7
-    assert "pi-1 can't measure: no bundle serves" in alone.stderr
-    assert both.returncode == 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("nobody",), ("all", "--threads", "0"), ("all", "--runtimes", "onnx"), ("all", "--min-seconds", "99")],
-)
-def test_requests_that_make_no_sense_are_usage_errors_of_one_line(fleet_file: Path, arguments: tuple[str, ...]) -> None:
-    result = tflotilla("benchmark", *arguments, "--fleet", fleet_file)
-
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1

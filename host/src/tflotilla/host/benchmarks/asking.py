@@ -51,8 +51,8 @@ def ask(
     try:
         return _follow(broker, fleet, state, build, on_report, tell)
     except KeyboardInterrupt:
-        # Whoever asked does not want it any more, so the boards need not go on.
-        for board in state[0].measuring:
+        # Whoever asked does not want it any more, so the boards need not go on; one may just have been asked.
+        for board in state[0].unfinished:
             with contextlib.suppress(BrokerError):
                 _send(broker, fleet, board, BenchmarkRequest(request=asking.request, cancel=True))
         raise

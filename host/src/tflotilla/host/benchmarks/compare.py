@@ -42,7 +42,7 @@ class Pair:
 
     board: str
     model: str
-    #: What it ran with, in words.
+    #: What it ran with, in words; the runtime without its version.
     configuration: str
     figures: tuple[Figure, ...] = ()
     #: Why it worked before and does not any more.

@@ -148,7 +148,8 @@ def _described(
     return Couple(
         board=" → ".join(dict.fromkeys(boards)),
         model=" → ".join(dict.fromkeys(models)),
-        configuration=words.configuration(place.cell),
+        # Without the runtime's version, so that a cell keeps its name when that changes; the notes tell it.
+        configuration=words.configuration(place.cell, short=True),
         scenario=place.part.request.method.scenario,
         batch=place.cell.configuration.batch,
         base=base,

@@ -74,6 +74,11 @@ class Asking:
         return tuple(board for board in self.boards if board in self.asked and not self._ended(board))
 
     @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The boards that are online and have not answered to the end, asked or not."""
+        return tuple(board for board in self.boards if board in self.online and not self._ended(board))
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is waited for."""
         return all(self._ended(board) for board in self.boards)

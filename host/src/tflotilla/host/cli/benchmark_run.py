@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import click
 import typer
 
 from tflotilla.host.cli import output, quantities
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.benchmark import BenchmarkReport, Configuration, Method
     from tflotilla.shared.contract.board import BoardFacts
 
-_Scenario = Literal["single-stream", "multi-stream", "offline", "server"]
-_Way = Literal["auto", "mqtt", "ssh"]
+_SCENARIOS: dict[str, Literal["single_stream", "multi_stream", "offline", "server"]] = {
+    "single-stream": "single_stream",
+    "multi-stream": "multi_stream",
+    "offline": "offline",
+    "server": "server",
+}
+_WAYS: dict[str, Literal["mqtt", "ssh"]] = {"mqtt": "mqtt", "ssh": "ssh"}
+_INPUTS: dict[str, Literal["goldens", "random"]] = {"goldens": "goldens", "random": "random"}
 
 
 def run(
@@ -48,7 +55,10 @@ def run(
         list[str] | None, typer.Option(help="Processors to run on, like 0,1 or 2-3, or none; repeated.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Samples in one invoke, like 1,4,8.")] = "1",
-    scenario: Annotated[_Scenario, typer.Option(help="MLPerf's: what is timed, and when it begins.")] = "single-stream",
+    scenario: Annotated[
+        str,
+        typer.Option(click_type=click.Choice(list(_SCENARIOS)), help="MLPerf's: what is timed, and when it begins."),
+    ] = "single-stream",
     min_runs: Annotated[
         int, typer.Option("--min-runs", "--num-runs", help="Timed runs at least; a p99 needs 662.")
     ] = 662,
@@ -67,7 +77,7 @@ def run(
         float | None, typer.Option(help="Begin so many runs a second, instead of one after the other.")
     ] = None,
     inputs: Annotated[
-        Literal["goldens", "random"], typer.Option(help="The bundle's golden inputs, or seeded noise.")
+        str, typer.Option(click_type=click.Choice(list(_INPUTS)), help="The bundle's golden inputs, or seeded noise.")
     ] = "goldens",
     input_count: Annotated[int, typer.Option(help="Rotate over so many inputs.")] = 8,
     seed: Annotated[int, typer.Option(help="Of random inputs and arrivals.")] = 0,
@@ -102,7 +112,11 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Measure again what a result file holds, option for option.")
     ] = None,
     over: Annotated[
-        _Way, typer.Option(help="How boards are asked; auto is mqtt where the fleet has a broker.")
+        str,
+        typer.Option(
+            click_type=click.Choice(["auto", *_WAYS]),
+            help="How boards are asked; auto is mqtt where the fleet has a broker.",
+        ),
     ] = "auto",
     at_once: Annotated[
         int, typer.Option(min=1, help="Boards that measure at the same time; 1 for virtual boards of one machine.")
@@ -163,7 +177,7 @@ def run(
             max_seconds=max_seconds,
             run_delay_seconds=run_delay,
             rate_hz=rate,
-            inputs=inputs,
+            inputs=_INPUTS[inputs],
             input_count=input_count,
             seed=seed,
             samples_per_query=samples_per_query,
@@ -181,7 +195,7 @@ def run(
     if timeout is not None and timeout <= 0:
         raise UsageError("--timeout must be above 0")
     loaded = Fleet.load(fleet)
-    way: Literal["mqtt", "ssh"] = ("ssh" if loaded.mqtt is None else "mqtt") if over == "auto" else over
+    way = _WAYS["ssh" if loaded.mqtt is None else "mqtt"] if over == "auto" else _WAYS[over]
     with output.progress("asking the boards") as tell:
         measurer = Measurer(
             fleet=loaded,
@@ -202,14 +216,6 @@ def run(
     _keep(result, loaded, target or [], save=save or name is not None)
     if code := _exit_code(result, require_valid=require_valid):
         raise typer.Exit(code)
-
-
-_SCENARIOS: dict[str, Literal["single_stream", "multi_stream", "offline", "server"]] = {
-    "single-stream": "single_stream",
-    "multi-stream": "multi_stream",
-    "offline": "offline",
-    "server": "server",
-}
 
 
 def _words(words: Sequence[str], models: Sequence[str], rerun: Path | None) -> tuple[str, tuple[Path, ...]]:

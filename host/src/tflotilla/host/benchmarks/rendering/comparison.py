@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from tflotilla.host.benchmarks.compare import Comparison, Outcome, Pair
     from tflotilla.host.benchmarks.figures import Figure
 
-_COLUMNS = ("board", "model", "with", "figure", "base", "new", "change", "interval", "p", "result")
-_FIGURES = ("base", "new", "change", "interval", "p")
+#: p-values stand with regressions and in JSON: beside an interval they would only make the table too wide.
+_COLUMNS = ("board", "model", "with", "figure", "base", "new", "change", "interval, %", "result")
+_FIGURES = ("base", "new", "change", "interval, %")
 _SPOKEN: dict[Outcome, str] = {
     "regression": "REGRESSION",
     "broken": "BROKEN",
     "improvement": "improvement",
     "unchanged": "unchanged",
     "uncertain": "uncertain",
-    "incomparable": "not comparable",
+    "incomparable": "incomparable",
 }
 #: Below it the digits of a p-value say nothing.
 _SMALL_P = 1e-4
@@ -47,9 +48,11 @@ def heading(found: Comparison) -> str:
 def table(found: Comparison) -> Table:
     """Return a row for each figure, and for each pair without any; the reasons are notes."""
     rows = [row for pair in found.pairs for row in _rows(pair)]
-    # A column in which nothing differs tells nothing: one board and one model are named in the title.
-    same = {name: {row[_COLUMNS.index(name)] for row in rows} for name in ("board", "model")}
-    dropped = [name for name in ("board", "model") if len(same[name]) == 1]
+    # A column in which nothing differs tells nothing: one board, model and metric are named in the title.
+    same = {
+        name: {row[_COLUMNS.index(name)] for row in rows} - {words.NOTHING} for name in ("board", "model", "figure")
+    }
+    dropped = [name for name, values in same.items() if len(values) == 1]
     kept = [n for n, column in enumerate(_COLUMNS) if column not in dropped]
     subject = " ".join(value for name in dropped for value in same[name] if value)
     return Table(
@@ -109,7 +112,7 @@ def to_junit(found: Comparison) -> str:
             ET.SubElement(case, "failure", type=pair.outcome, message=said).text = said
         elif pair.outcome == "incomparable":
             ET.SubElement(case, "skipped", message=said).text = said
-        ET.SubElement(case, "system-out").text = "\n".join([said, *_told(pair)])
+        ET.SubElement(case, "system-out").text = "\n".join(dict.fromkeys([said, *_told(pair)]))
     suite.attrib |= {
         "tests": str(len(found.pairs)),
         "failures": str(len(suite.findall("testcase/failure"))),
@@ -124,7 +127,7 @@ def to_junit(found: Comparison) -> str:
 
 def _rows(pair: Pair) -> Iterator[tuple[str, ...]]:
     head = (pair.board, pair.model, pair.configuration)
-    nothing = (words.NOTHING,) * 6
+    nothing = (words.NOTHING,) * (len(_COLUMNS) - len(head) - 1)
     if not pair.figures:
         yield (*head, *nothing, _SPOKEN[pair.outcome])
     for figure in pair.figures:
@@ -135,7 +138,6 @@ def _rows(pair: Pair) -> Iterator[tuple[str, ...]]:
             _value(figure, figure.new),
             _change(figure.ratio),
             _interval(figure) or words.NOTHING,
-            _p_value(figure) or words.NOTHING,
             _SPOKEN[figure.outcome],
         )
 
@@ -155,7 +157,7 @@ def _change(ratio: float) -> str:
 def _interval(figure: Figure) -> str:
     if figure.low is None or figure.high is None:
         return ""
-    return f"{words.real((figure.low - 1) * 100):+,.1f} … {_change(figure.high)}"
+    return " … ".join(f"{words.real((end - 1) * 100):+,.1f}" for end in (figure.low, figure.high))
 
 
 def _p_value(figure: Figure) -> str:
@@ -193,5 +195,5 @@ def _reason(pair: Pair) -> str:
 def _sentence(figure: Figure) -> str:
     said = f"{figure.metric} {_value(figure, figure.base)} → {_value(figure, figure.new)}, {_change(figure.ratio)}"
     if figure.low is not None:
-        said += f" ({_interval(figure)}, p {_p_value(figure)})"
+        said += f" ({_interval(figure)} %, p {_p_value(figure)})"
     return said

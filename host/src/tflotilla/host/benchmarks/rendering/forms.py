@@ -11,7 +11,6 @@ from tflotilla.shared.contract.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tflotilla.host.benchmarks.rendering.junit import Regressions
     from tflotilla.host.benchmarks.results import Run
 
 Form = Literal["table", "json", "csv", "markdown", "junit", "html"]
@@ -26,13 +25,12 @@ SUFFIXES: dict[str, Form] = {
 }
 
 
-def render(run: Run, form: Form, *, regressions: Regressions | None = None) -> str:
+def render(run: Run, form: Form) -> str:
     """Return a run in a form; every one ends in a line break.
 
     Args:
         run: what to show.
         form: one of `FORMS`. `json` is a result file: `results.from_json` reads it.
-        regressions: for `junit`: which cells are slower than what they were compared with, and why.
 
     """
     from tflotilla.host.benchmarks.rendering import junit, markdown, page, table, tabular
@@ -47,7 +45,7 @@ def render(run: Run, form: Form, *, regressions: Regressions | None = None) -> s
         case "markdown":
             return markdown.render(run)
         case "junit":
-            return junit.render(run, regressions)
+            return junit.render(run)
         case "html":
             return page.render(run)
 

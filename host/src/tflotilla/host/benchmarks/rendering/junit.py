@@ -1,13 +1,12 @@
 """A run as JUnit XML: a test suite for each board and model, a test case for each cell.
 
-A cell fails when it has no figures, when they may not be quoted, or when it is slower than what it was compared with;
-a board that did not finish is an error. What it does NOT do: decide what a regression is; whoever compares says it.
+A cell fails when it has no figures or when they may not be quoted; a board that did not finish is an error. What it
+does NOT do: regressions, which are `comparison`'s.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tflotilla.host.benchmarks.rendering import foreign, words
@@ -16,16 +15,12 @@ if TYPE_CHECKING:
     from tflotilla.host.benchmarks.results import BoardRun, Run
     from tflotilla.shared.contract.benchmark import BenchmarkCell
 
-#: (place of the board in the run, place of the cell on the board) → why it is a regression.
-Regressions = Mapping[tuple[int, int], str]
 
-
-def render(run: Run, regressions: Regressions | None = None) -> str:
+def render(run: Run) -> str:
     """Return the document."""
     root = ET.Element("testsuites", name=words.title(run))
-    for number, board in enumerate(run.boards):
-        slower = {cell: why for (place, cell), why in (regressions or {}).items() if place == number}
-        root.append(_suite(board, slower))
+    for board in run.boards:
+        root.append(_suite(board))
     if run.foreign:
         root.append(_foreign(run))
     tests = failures = errors = 0
@@ -56,15 +51,15 @@ def _foreign(run: Run) -> ET.Element:
     return suite
 
 
-def _suite(board: BoardRun, slower: Mapping[int, str]) -> ET.Element:
+def _suite(board: BoardRun) -> ET.Element:
     suite = ET.Element("testsuite", name=words.subject(board))
     named: dict[str, int] = {}
-    for number, cell in enumerate(board.cells):
+    for cell in board.cells:
         name = words.configuration(cell)
         named[name] = named.get(name, 0) + 1
         # Who reads JUnit files knows a case by its name.
         unique = name if named[name] == 1 else f"{name} ({named[name]})"
-        suite.append(_case(board, cell, unique, slower.get(number)))
+        suite.append(_case(board, cell, unique))
     if board.error is not None:
         case = ET.SubElement(suite, "testcase", classname=words.subject(board), name="the board finished", time="0")
         said = words.sentence(board.error)
@@ -78,7 +73,7 @@ def _suite(board: BoardRun, slower: Mapping[int, str]) -> ET.Element:
     return suite
 
 
-def _case(board: BoardRun, cell: BenchmarkCell, name: str, slower: str | None) -> ET.Element:
+def _case(board: BoardRun, cell: BenchmarkCell, name: str) -> ET.Element:
     measurement = cell.measurement
     seconds = 0.0 if measurement is None else max(words.real(measurement.seconds), 0.0)
     case = ET.Element("testcase", classname=words.subject(board), name=name, time=f"{seconds:.3f}")
@@ -98,9 +93,6 @@ def _case(board: BoardRun, cell: BenchmarkCell, name: str, slower: str | None) -
     if standing != "VALID":
         kind = cell.error.kind if cell.error is not None else "invalid"
         ET.SubElement(case, "failure", type=kind, message=why).text = f"{standing}: {why}"
-    if slower is not None:
-        said = words.sentence(slower)
-        ET.SubElement(case, "failure", type="regression", message=said).text = said
     return case
 
 
