@@ -108,6 +108,15 @@ class LoadSteps(NamedTuple):
     allocate_ns: int
 
 
+class Node(NamedTuple):
+    """One node of a model's main graph."""
+
+    #: The op's name in TFLite (`CONV_2D`), or a custom op's own.
+    op: str
+    #: Whether XNNPACK or another delegate runs it.
+    taken: bool
+
+
 @runtime_checkable
 class Inspectable(Protocol):
     """A LoadedModel may be more: one that tells how it came to be, and gives its bare call to who times it."""
@@ -123,6 +132,10 @@ class Inspectable(Protocol):
     @property
     def nodes_taken(self) -> int:
         """How many of them XNNPACK or another delegate runs."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All of them, in the order of the file."""
 
     @property
     def bare_invoke(self) -> Callable[[], None]:

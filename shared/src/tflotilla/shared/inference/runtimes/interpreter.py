@@ -20,7 +20,7 @@ import numpy as np
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, DelegateError, ModelError
 from tflotilla.shared.contract.tensors import DType, Quantization, TensorSpec
-from tflotilla.shared.inference.runtime import DirectCalls, LoadSteps
+from tflotilla.shared.inference.runtime import DirectCalls, LoadSteps, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +196,18 @@ class _Interpreter:
 
     @property
     def nodes_taken(self) -> int:
-        """How many of them a DELEGATE node replaces: those between its outputs and its inputs."""
+        """How many of them a DELEGATE node replaces."""
+        return len(self._taken())
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The main graph's nodes, in the order of the file."""
+        native, taken = self._native, self._taken()
+        names = [str(native.NodeName(node)) for node in range(native.NumNodes())]
+        return tuple(Node(name, node in taken) for node, name in enumerate(names) if name != _DELEGATE_NODE)
+
+    def _taken(self) -> set[int]:
+        """Find the nodes that a DELEGATE node replaces: those between its outputs and its inputs."""
         native = self._native
         producers: dict[int, int] = {}
         stack: list[int] = []
@@ -214,7 +225,7 @@ class _Interpreter:
                 continue
             taken.add(node_or_none)
             stack += [int(tensor) for tensor in native.NodeInputs(node_or_none) if int(tensor) not in ends]
-        return len(taken)
+        return taken
 
     @property
     def bare_invoke(self) -> Callable[[], None]:
