@@ -1,7 +1,7 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion and evaluation, all by default. The exit code is 1 when a promise is broken: on a busy machine try again
+conversion, evaluation and parity, all by default. The exit code is 1 when a promise is broken: on a busy machine try again
 before believing it.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, startup
+from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, startup
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup", "conversion", "evaluation")
+PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity")
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
@@ -50,6 +50,9 @@ def main() -> int:
             kept.append(verdict)
         if "evaluation" in parts:
             document["evaluation"], verdict = _evaluation(folder / "evaluation", options)
+            kept.append(verdict)
+        if "parity" in parts:
+            document["parity"], verdict = _parity(folder / "parity", options)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -209,6 +212,37 @@ def _evaluation(folder: Path, options: argparse.Namespace) -> tuple[dict[str, An
     _row("as commands, TensorFlow's script", f"{whole['script_s']:.2f}", "", quiet=quiet)
     _row("as commands, tflotilla evaluate", f"{whole['command_s']:.2f}", "", quiet=quiet)
     return {"models": rows, "commands": whole}, kept
+
+
+def _parity(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    quiet = options.json
+    _say(
+        f"a benchmark's p50 of invoke beside a loop in C and litert-benchmark, 1 thread, in turns, "
+        f"{parity.ROUNDS} rounds; µs",
+        quiet=quiet,
+    )
+    _row("model, runtime", "cell", "C loop", "litert-b.", "ratio", "to l.-b.", "harness", "promise", quiet=quiet)
+    rows, kept = [], True
+    for number, (model, offer) in enumerate(
+        (model, offer) for model in (models.DS_CNN, models.MOBILENET_V2) for offer in facts.runtimes()
+    ):
+        seconds = min(1.0, options.seconds / 5)
+        found = parity.measure(folder / str(number), model, offer.name, seconds=seconds, patience_s=options.patience)
+        title = f"{model.title.split(' (')[0]}, {offer.name}"[:48]
+        if found is None:
+            _say(f"  {title}: not on this machine (or no C compiler); {model.hint}", quiet=quiet)
+            rows.append({"model": model.title, "runtime": offer.name, "absent": True})
+            continue
+        limits = f"± {parity.LIMIT:.0%}" + (f", harness ≤ {parity.HARNESS_LIMIT:.0%}" if found.large else "")
+        verdict = f"not judged, {found.others}" if found.kept is None else f"{_VERDICT[found.kept]} ({limits})"
+        theirs, to_theirs = "", ""
+        if found.litert_benchmark_ns is not None and found.litert_ratio is not None:
+            theirs, to_theirs = _us(found.litert_benchmark_ns), f"{found.litert_ratio:.3f}"
+        figures = (_us(found.cell_ns), _us(found.native_ns), theirs, f"{found.ratio:.3f}", to_theirs)
+        _row(title, *figures, f"{found.harness_share:.2%}", verdict, quiet=quiet)
+        kept = kept and found.kept is not False
+        rows.append({**asdict(found), "kept": found.kept})
+    return rows, kept
 
 
 def _say(text: str, *, quiet: bool) -> None:
