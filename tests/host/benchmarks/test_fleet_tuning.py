@@ -120,7 +120,7 @@ def test_where_nothing_can_be_served_the_commonest_reason_is_told() -> None:
     result = _tune(fleet)
 
     assert str(result.error) == (
-        "pi-1: none of 28 configurations can be served so; most often: hung: no answer within 20 s"
+        "pi-1: none of 28 configurations can be served so; most often, like the best: hung: no answer within 20 s"
     )
     assert result.records == ()
 

@@ -208,6 +208,11 @@ def _nothing(board: str, found: Found) -> str:
     said = [line for line in found.explanation if "not shown" in line]
     if said:
         return f"{board}: {said[0]}"
-    reasons: Sequence[str] = [entry.out for entry in found.ranking if entry.out]
-    most = max(dict.fromkeys(reasons), key=reasons.count, default="nothing was measured")
-    return f"{board}: none of {len(found.ranking)} configurations can be served so; most often: {most}"
+    # The same limit is broken by other figures each time: what comes before the first of them is the reason.
+    reasons = [entry.out for entry in found.ranking if entry.out]
+    kinds = [reason.split(" ", 1)[0] for reason in reasons]
+    commonest = max(dict.fromkeys(kinds), key=kinds.count, default="")
+    example = next((reason for reason, kind in zip(reasons, kinds, strict=True) if kind == commonest), "not measured")
+    return (
+        f"{board}: none of {len(found.ranking)} configurations can be served so; most often, like the best: {example}"
+    )

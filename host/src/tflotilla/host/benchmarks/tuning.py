@@ -4,7 +4,8 @@
 
 Rules it keeps:
 - cells of a rung run in an order that the seed shuffles, so that no neighbour and no heat favours the same one twice;
-- cells of one rung are ranked by the same statistic, one that all of them have runs enough for;
+- cells of one rung are ranked by the same statistic, one that all of them have runs enough for; in short rungs by a
+  median where a mean is wished for: one hiccup among five runs is no reason to be out;
 - a cell whose answers are wrong, whose delegate is not used, or that breaks a constraint loses, however fast it is;
 - a constraint holds where it was shown to hold: a p99 that has too few runs is no p99 below the limit;
 - for every cell it says why it is out, in one sentence with the figures.
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.board import BoardFacts
 
 Objective = Literal["p50", "p90", "p99", "mean", "throughput", "cpu"]
+#: What short rungs are ranked by in place of a mean.
+_ROBUST = {"mean": "p50", "throughput": "p50 a sample"}
 OBJECTIVES: tuple[Objective, ...] = ("p50", "p90", "p99", "mean", "throughput", "cpu")
 #: Cells come back in the order in which they are given, each measured by the method in a process of its own.
 Measure = Callable[[tuple[Configuration, ...], Method], tuple[BenchmarkCell, ...]]
@@ -122,10 +125,11 @@ class Search:
             entries[n] = dataclasses.replace(
                 entries[n], rung=self.at + 1, cell=cell, out=reason, disqualified=reason is not None
             )
-        statistic = _statistic(self.wish.objective, [entries[n] for n in order if entries[n].out is None])
+        last = self.at + 1 == len(self.rungs)
+        objective = self.wish.objective if last else _ROBUST.get(self.wish.objective, self.wish.objective)
+        statistic = _statistic(objective, [entries[n] for n in order if entries[n].out is None])
         staying = [n for n in order if entries[n].out is None]
         staying.sort(key=lambda n: _score(entries[n], statistic))
-        last = self.at + 1 == len(self.rungs)
         if not last:
             kept = _kept(staying, entries, self.rungs[self.at].keep)
             cut = _score(entries[kept[-1]], statistic) if kept else math.inf
@@ -268,11 +272,13 @@ def _broken_limit(measured: Measurement, wish: Wish) -> str | None:
     return None
 
 
-def value(measured: Measurement, statistic: str) -> float | None:
+def value(measured: Measurement, statistic: str, *, batch: int = 1) -> float | None:
     """Return a statistic, the smaller the better: nanoseconds, of one sample where it is `throughput` or `cpu`.
 
-    None where the runs were too few for it.
+    `p50 a sample` is the median of a run by the samples in it. None where the runs were too few for it.
     """
+    if statistic == "p50 a sample":
+        return measured.latency.median_ns / batch
     if statistic == "throughput":
         return 1e9 / measured.samples_per_second if measured.samples_per_second > 0 else None
     if statistic == "cpu":
@@ -327,7 +333,7 @@ def _shortened(full: Method, share: float) -> Method:
     )
 
 
-def _statistic(objective: Objective, entries: Iterable[Entry]) -> str:
+def _statistic(objective: str, entries: Iterable[Entry]) -> str:
     """Return what a rung is ranked by: the objective, or the highest percentile below it that all have runs for."""
     lower = {"p99": ("p99", "p90", "p50"), "p90": ("p90", "p50")}.get(objective, (objective,))
     measured = [entry.cell.measurement for entry in entries if entry.cell is not None and entry.cell.measurement]
@@ -441,7 +447,7 @@ def _percentile(measured: Measurement, percent: float) -> float | None:
 
 def _score(entry: Entry, statistic: str) -> float:
     measured = entry.cell.measurement if entry.cell is not None else None
-    found = None if measured is None else value(measured, statistic)
+    found = None if measured is None else value(measured, statistic, batch=entry.configuration.batch)
     return math.inf if found is None else found
 
 

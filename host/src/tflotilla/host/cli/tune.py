@@ -124,7 +124,8 @@ def tune(
             fleet=loaded,
             way=way,
             timeout_s=timeout,
-            tell=tell,
+            # Over MQTT it tells who is waited for, which one board at a time is clear anyway.
+            tell=tell if way == "ssh" else lambda _text: None,
             on_report=lambda board, report: tell(_progress(board, report)),
         )
         due = [kind for n, kind in enumerate(kinds) if fresh[n] is None]
