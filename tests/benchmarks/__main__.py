@@ -1,8 +1,8 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion, evaluation and parity, all by default. The exit code is 1 when a promise is broken: on a busy machine try again
-before believing it.
+conversion, evaluation, parity and tuning, all by default. The exit code is 1 when a promise is broken: on a busy
+machine try again before believing it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, startup
+from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, startup, tuning
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity")
+PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning")
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
@@ -53,6 +53,9 @@ def main() -> int:
             kept.append(verdict)
         if "parity" in parts:
             document["parity"], verdict = _parity(folder / "parity", options)
+            kept.append(verdict)
+        if "tuning" in parts:
+            document["tuning"], verdict = _tuning(folder / "tuning", options)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -242,6 +245,35 @@ def _parity(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
         _row(title, *figures, f"{found.harness_share:.2%}", verdict, quiet=quiet)
         kept = kept and found.kept is not False
         rows.append({**asdict(found), "kept": found.kept})
+    return rows, kept
+
+
+def _tuning(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:
+    quiet = options.json
+    seconds = 2 * options.seconds
+    _say(
+        f"tuning beside trying all {tuning.CELLS} configurations for {seconds:g} s each; seconds, and ms of p50",
+        quiet=quiet,
+    )
+    _row("model", "tuning", "all", "ratio", "pick p50", "best p50", "ratio", "promise", quiet=quiet)
+    rows: list[dict[str, Any]] = []
+    kept = True
+    for model in (models.RESNET_8,):
+        busy.wait_for_quiet(options.patience)
+        found = tuning.measure(folder / str(len(rows)), model, seconds=seconds)
+        if found is None:
+            _say(f"  {model.title}: fewer configurations here, or no such model; {model.hint}", quiet=quiet)
+            rows.append({"model": model.title, "absent": True})
+            continue
+        limits = f"time ≤ {tuning.MOST_TIME:.0%}, p50 ≤ {tuning.MOST_LOSS:g} of the best"
+        verdict = f"not judged, {found.others}" if found.kept is None else f"{_VERDICT[found.kept]} ({limits})"
+        figures = (f"{found.search_s:.1f}", f"{found.sweep_s:.1f}", f"{found.time_ratio:.3f}")
+        latencies = (f"{found.pick_ns / 1e6:.3f}", f"{found.best_ns / 1e6:.3f}", f"{found.loss:.3f}")
+        _row(found.model, *figures, *latencies, verdict, quiet=quiet)
+        _say(f"  pick: {found.pick}; best of all: {found.best}", quiet=quiet)
+        kept = kept and found.kept is not False
+        ratios = {"time_ratio": found.time_ratio, "loss": found.loss, "kept": found.kept}
+        rows.append({**asdict(found), **ratios})
     return rows, kept
 
 
