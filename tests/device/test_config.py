@@ -114,6 +114,19 @@ def test_more_threads_than_cores_are_cut_to_the_cores_and_said(tmp_path: Path) -
     assert config.fitted(asked, cores=64) == (asked, None)
 
 
+def test_processors_that_are_not_there_are_left_out_and_said(tmp_path: Path) -> None:
+    asked = config.load(written(tmp_path, HEAD + "[inference]\nnum_threads = 3\naffinity = [1, 2, 7]\n"))
+
+    fitted, warning = config.fitted(asked, cores=2, processors=(0, 1))
+
+    assert (fitted.inference.num_threads, fitted.inference.affinity) == (2, (1,))
+    assert warning == (
+        "inference.num_threads: 3 is more than this board has cores; 2 are used; "
+        "inference.affinity: this board has no processor 2, 7"
+    )
+    assert config.fitted(asked, cores=8, processors=range(8)) == (asked, None)
+
+
 def test_a_configuration_under_another_name_is_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "board config"
     path.write_text(HEAD + "[mqtt]\nport = 0\n")

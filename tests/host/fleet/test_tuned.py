@@ -140,6 +140,12 @@ class TestAdvice:
         fixed = tuned.advise([RECORD, slower], facts, "pi-1", runtime="tflite-runtime")
         assert fixed.inference == slower.configuration.inference
 
+    def test_figures_that_may_not_be_quoted_are_applied_and_said_to_be_so(self) -> None:
+        advice = tuned.advise([replace(RECORD, valid=False)], FACTS, "pi-1")
+
+        assert advice.inference == INFERENCE
+        assert advice.said.endswith("processor 1,2,3 (its figures were INVALID)")
+
     def test_a_batch_can_not_be_served(self) -> None:
         record = replace(RECORD, configuration=Configuration(inference=INFERENCE, batch=8))
 

@@ -145,7 +145,8 @@ def advise(records: Sequence[Record], facts: BoardFacts, board: str, *, runtime:
     ]
     for record in mine:
         if stale(record, facts) is None and record.configuration.batch == 1:
-            said = f"as tuned on {record.board}: {describe(record)}"
+            doubt = "" if record.valid else " (its figures were INVALID)"
+            said = f"as tuned on {record.board}: {describe(record)}{doubt}"
             return Advice(inference=record.configuration.inference, said=said, insist=True)
     if mine:
         reason = stale(mine[0], facts) or "it runs several samples at once, and serving runs one"
