@@ -76,7 +76,11 @@ def emit(run: Run, *, details: bool = False) -> None:
     from tflotilla.host.benchmarks.rendering import table
 
     output.note(table.heading(run))
+    titled = not output.console().is_terminal
     for each in table.tables(run, details=details):
+        if titled:
+            # Piped, a table has no title of its own, and here are several.
+            output.console().print(each.title, markup=False, highlight=False, soft_wrap=True)
         if each.rows:
             output.emit_table(each.title, each.columns, each.rows, right=each.right)
         for line in each.notes:

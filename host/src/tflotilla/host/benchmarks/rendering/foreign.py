@@ -21,9 +21,9 @@ def row(found: ForeignFigures) -> tuple[str, ...]:
     return (
         words.name(found.model),
         choices(found),
-        words.milliseconds(found.median_ns) or words.NOTHING,
-        words.milliseconds(found.mean_ns) or words.NOTHING,
-        words.milliseconds(found.p95_ns) or words.NOTHING,
+        words.figure(found.median_ns) or words.NOTHING,
+        words.figure(found.mean_ns) or words.NOTHING,
+        words.figure(found.p95_ns) or words.NOTHING,
         words.NOTHING if found.runs is None else f"{found.runs:,}",
         "unchecked",
         STANDING,

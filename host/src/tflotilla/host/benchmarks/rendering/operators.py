@@ -18,6 +18,8 @@ FIGURES = ("first, ms", "avg, ms", "%", "cumulative %", "called")
 SUMMARY_COLUMNS = ("node type", "count", "avg, ms", "%", "cumulative %", "called")
 SUMMARY_FIGURES = ("count", "avg, ms", "%", "cumulative %", "called")
 
+_NOTE_LENGTH = 1500
+
 _HOW = {
     "prefix_difference": "timed by difference: graphs of the first k and k-1 operators in turn, not by a profiler",
     "benchmark_model": "timed by the board's own benchmark_model, with its profiler",
@@ -78,7 +80,7 @@ def how(profile: OperatorProfile) -> str:
     if whole > 0:
         near += f" ({words.off(total, whole)})"
     said = f"{_HOW[profile.method]}; XNNPACK {'on' if profile.xnnpack else 'off'}; {near}"
-    note = words.sentence(profile.note)
+    note = words.sentence(profile.note, _NOTE_LENGTH)
     return f"{said}. {note}" if note else said
 
 

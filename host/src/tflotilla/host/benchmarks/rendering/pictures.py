@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_LINES = len(plots.COLOURS)
 _MOST_POINTS = 240
 _MOST_DOTS = 500
-_MS = 1e6
+_MS = words.NS_PER["ms"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +41,12 @@ def of_fleet(run: Run) -> tuple[Picture, ...]:
     if len(best) < 2:  # noqa: PLR2004 - several
         return ()
     values = [cell.measurement.latency.median_ns if cell.measurement is not None else 0 for _, cell in best]
+    unit = words.unit_of(values)
     plot = plots.bars(
         labels=[words.subject(board) for board, _ in best],
-        values=[words.real(value) / _MS for value in values],
+        values=[words.real(value) / words.NS_PER[unit] for value in values],
         title="The best of each board and model",
-        value_label="median, ms (hatched: INVALID)",
+        value_label=f"median, {unit} (hatched: INVALID)",
         highlight=[n for n, (_, cell) in enumerate(best) if words.standing(cell) != "VALID"],
     )
     return (Picture(plot=plot, caption="Each with the configuration that is best there."),)
@@ -117,10 +118,11 @@ def _line_name(cell: BenchmarkCell) -> str:
 
 def _spread(board: BoardRun, cells: Sequence[BenchmarkCell], *, left_out: int) -> Picture:
     series = []
+    unit = words.unit_of(cell.measurement.invoke.median_ns for cell in cells if cell.measurement is not None)
     for cell in cells:
         if cell.measurement is None or not cell.measurement.latencies_ns:
             continue
-        ordered = sorted(words.real(value) / _MS for value in cell.measurement.latencies_ns)
+        ordered = sorted(words.real(value) / words.NS_PER[unit] for value in cell.measurement.latencies_ns)
         steps = _evenly(len(ordered), _MOST_POINTS)
         series.append(
             plots.Series(
@@ -133,7 +135,7 @@ def _spread(board: BoardRun, cells: Sequence[BenchmarkCell], *, left_out: int) -
     if left_out > 0:
         caption += f" The best {len(cells)} cells; {left_out} others are in the table."
     plot = measurement_plots.cumulative(
-        series=series, title=f"How latency is spread: {words.subject(board)}", x_label="latency of invoke, ms"
+        series=series, title=f"How latency is spread: {words.subject(board)}", x_label=f"latency of invoke, {unit}"
     )
     return Picture(plot=plot, caption=caption)
 
@@ -150,10 +152,11 @@ def _course(name: str, measurement: Measurement) -> Picture:
     latencies = measurement.latencies_ns
     seconds = words.real(measurement.seconds)
     places = _thinned(latencies, _MOST_DOTS)
+    unit = words.unit_of([measurement.invoke.median_ns])
     runs = plots.Series(
         name="one invoke",
         x=tuple(seconds * (place + 0.5) / len(latencies) for place in places),
-        y=tuple(words.real(latencies[place]) / _MS for place in places),
+        y=tuple(words.real(latencies[place]) / words.NS_PER[unit] for place in places),
     )
     conditions = measurement.conditions
     readings = (conditions.before, *conditions.during, conditions.after)
@@ -163,7 +166,7 @@ def _course(name: str, measurement: Measurement) -> Picture:
         plot=measurement_plots.over_time(
             series=[runs],
             title=f"Over time: {name}",
-            y_label="latency of invoke, ms",
+            y_label=f"latency of invoke, {unit}",
             other=other,
             other_label=label,
             dots=True,
@@ -199,13 +202,14 @@ def _sustained(name: str, measurement: Measurement) -> Picture:
     places = _evenly(len(course), _MOST_POINTS)
     shown = [course[place] for place in places]
     times = tuple(words.real(point.at_s) for point in shown)
-    latency = plots.Series(name="p50", x=times, y=tuple(words.real(point.p50_ns) / _MS for point in shown))
+    scale = words.NS_PER[unit := words.unit_of(point.p50_ns for point in shown)]
+    latency = plots.Series(name="p50", x=times, y=tuple(words.real(point.p50_ns) / scale for point in shown))
     warm = [(words.real(p.at_s), words.real(p.temperature_c)) for p in shown if p.temperature_c is not None]
     other = [plots.Series(name="temperature", x=tuple(x for x, _ in warm), y=tuple(y for _, y in warm))] if warm else []
     marks = (
         [
-            measurement_plots.Mark(name="cold", y=words.real(found.cold_p50_ns) / _MS),
-            measurement_plots.Mark(name="steady", y=words.real(found.steady_p50_ns) / _MS),
+            measurement_plots.Mark(name="cold", y=words.real(found.cold_p50_ns) / scale),
+            measurement_plots.Mark(name="steady", y=words.real(found.steady_p50_ns) / scale),
         ]
         if found is not None
         else []
@@ -213,7 +217,7 @@ def _sustained(name: str, measurement: Measurement) -> Picture:
     plot = measurement_plots.over_time(
         series=[latency],
         title=f"Sustained: {name}",
-        y_label="p50 of invoke, ms",
+        y_label=f"p50 of invoke, {unit}",
         other=other,
         other_label="°C" if other else "",
         marks=marks,
@@ -252,11 +256,12 @@ def _trials(name: str, measurement: Measurement) -> Picture:
 
 def _stages(name: str, measurement: Measurement) -> Picture:
     stages = [each for each in measurement.stages if each.stage != "end_to_end"]
+    unit = words.unit_of(each.latency.median_ns for each in stages)
     plot = plots.bars(
         labels=[each.stage for each in stages],
-        values=[words.real(each.latency.median_ns) / _MS for each in stages],
+        values=[words.real(each.latency.median_ns) / words.NS_PER[unit] for each in stages],
         title=f"Stages: {name}",
-        value_label="median, ms",
+        value_label=f"median, {unit}",
         highlight=[number for number, each in enumerate(stages) if each.stage == "invoke"],
     )
     return Picture(plot=plot, caption="From the encoded picture to the report's bytes; invoke is hatched.")

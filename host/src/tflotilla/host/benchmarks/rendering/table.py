@@ -18,12 +18,14 @@ from tflotilla.shared.contract.benchmark import Measurement
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tflotilla.host.benchmarks.rendering.words import Unit
     from tflotilla.host.benchmarks.results import BoardRun, Run
     from tflotilla.shared.contract.benchmark import BenchmarkCell, Distribution, Method, OperatorProfile
 
 #: Stands where a percentile would, when too few runs support it.
 MARK = "*"
 _MOST_OPERATORS = 30
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,37 +90,37 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _percentile(wanted: float) -> _Column:
+def _percentile(wanted: float, unit: Unit) -> _Column:
     def spell(measurement: Measurement) -> str:
-        return percentile(measurement.latency, wanted, bound=True)
+        return percentile(measurement.latency, wanted, unit, bound=True)
 
-    return _Column(head=f"p{wanted:g}, ms", spell=spell)
+    return _Column(head=f"p{wanted:g}, {unit}", spell=spell)
 
 
-def percentile(latency: Distribution, wanted: float, *, bound: bool) -> str:
-    """Spell a percentile in ms, with its bound if asked; `*` where runs are lacking, `-` where nobody gave it."""
+def percentile(latency: Distribution, wanted: float, unit: Unit, *, bound: bool) -> str:
+    """Spell a percentile, with its bound if asked; `*` where runs are lacking, `-` where nobody gave it."""
     figure = words.found(latency, wanted)
     if figure is None:
         return words.NOTHING
     if figure.value_ns is None:
         return MARK
-    shown = words.milliseconds(figure.value_ns)
+    shown = words.figure(figure.value_ns, unit)
     if bound and figure.bound_ns is not None:
-        shown += f" {words.bound_sign(figure)}{words.milliseconds(figure.bound_ns)}"
+        shown += f" {words.bound_sign(figure)}{words.figure(figure.bound_ns, unit)}"
     return shown
 
 
-def _columns(method: Method) -> tuple[_Column, ...]:
+def _columns(method: Method, unit: Unit) -> tuple[_Column, ...]:
     """Return what a scenario is about."""
     throughput = _Column(head="per s", spell=lambda found: words.number(found.samples_per_second))
     if method.scenario == "single_stream":
-        return (_percentile(50), _percentile(90), _percentile(99))
+        return (_percentile(50, unit), _percentile(90, unit), _percentile(99, unit))
     if method.scenario == "multi_stream":
-        return (_percentile(50), _percentile(99), throughput)
+        return (_percentile(50, unit), _percentile(99, unit), throughput)
     if method.scenario == "offline":
-        return (throughput, _percentile(50))
+        return (throughput, _percentile(50, unit))
     rate = _Column(head="QPS", spell=lambda found: words.NOTHING if found.qps is None else words.number(found.qps))
-    return (rate, _percentile(50), _percentile(99))
+    return (rate, _percentile(50, unit), _percentile(99, unit))
 
 
 def wanted(method: Method) -> tuple[float, ...]:
@@ -178,18 +180,18 @@ def _foreign(run: Run, *, details: bool) -> Iterator[Table]:
 def _summary(run: Run, method: Method, model: str, *, several: bool) -> Table:
     boards = [board for board in run.boards if (board.request.method, board.model) == (method, model)]
     many = len({board.board for board in run.boards}) > 1
-    columns = _columns(method)
+    measured = [cell.measurement for board in boards for cell in board.cells if cell.measurement is not None]
+    columns = _columns(method, words.unit_of(found.latency.median_ns for found in measured))
     subject = [words.name(part) for part in (() if many else (boards[0].board,)) + ((model,) if model else ())]
     title = f"{', '.join(subject)} ({words.SCENARIOS[method.scenario]})".strip()
     if several:
         title += f", seed {method.seed}, at least {method.min_runs} runs"
-    rows, notes = [], []
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
     for board in boards:
         head = (words.name(board.board),) if many else ()
-        for cell in board.cells:
-            rows.append((*head, *_row(cell, columns)))
-            where = " ".join((*head, words.configuration(cell, short=True)))
-            notes += [f"{where}: {line}" for line in _notes(cell, method)]
+        rows += [(*head, *_row(cell, columns)) for cell in board.cells]
+        notes += [" ".join((*head, line)) for line in gathered(board)]
         if disturbed := words.worst_serving(board):
             notes.append(f"{words.name(board.board)}: {disturbed}")
         if board.error is not None:
@@ -212,6 +214,21 @@ def _row(cell: BenchmarkCell, columns: Sequence[_Column]) -> tuple[str, ...]:
         return (with_what, *(words.NOTHING for _ in columns), words.NOTHING, standing)
     figures = (column.spell(measurement) for column in columns)
     return (with_what, *figures, words.short_correctness(measurement.correctness), standing)
+
+
+def gathered(board: BoardRun) -> Iterator[str]:
+    """Yield every line about a board's cells once, with the cells that it is about."""
+    about: dict[str, list[str]] = {}
+    for cell in board.cells:
+        for line in _notes(cell, board.request.method):
+            about.setdefault(line, []).append(words.configuration(cell, short=True))
+    for line, cells in about.items():
+        if len(cells) == len(board.cells) > 1:
+            yield f"all {len(cells)}: {line}"
+        elif len(cells) > _MOST_NAMED:
+            yield f"{'; '.join(cells[:_MOST_NAMED])} and {len(cells) - _MOST_NAMED} more: {line}"
+        else:
+            yield f"{'; '.join(cells)}: {line}"
 
 
 def _notes(cell: BenchmarkCell, method: Method) -> Iterator[str]:
@@ -275,19 +292,21 @@ def percentiles(title: str, latency: Distribution) -> Table:
 def passes(prefix: str, measurement: Measurement) -> Iterator[Table]:
     """Return the tables of the passes beside the timed one: stages, rates, sustained."""
     if measurement.stages:
+        unit = words.unit_of(each.latency.median_ns for each in measurement.stages)
+        heads = (f"p50, {unit}", f"p90, {unit}", f"mean, {unit}")
         yield Table(
             title=f"{prefix}stages",
-            columns=("stage", "p50, ms", "p90, ms", "mean, ms"),
+            columns=("stage", *heads),
             rows=tuple(
                 (
                     each.stage,
-                    percentile(each.latency, 50, bound=False),
-                    percentile(each.latency, 90, bound=False),
-                    words.milliseconds(each.latency.mean_ns),
+                    percentile(each.latency, 50, unit, bound=True),
+                    percentile(each.latency, 90, unit, bound=True),
+                    words.figure(each.latency.mean_ns, unit),
                 )
                 for each in measurement.stages
             ),
-            right=("p50, ms", "p90, ms", "mean, ms"),
+            right=heads,
         )
     if measurement.trials:
         yield Table(
@@ -296,8 +315,8 @@ def passes(prefix: str, measurement: Measurement) -> Iterator[Table]:
             rows=tuple(
                 (
                     words.number(each.qps),
-                    percentile(each.latency, 50, bound=False),
-                    percentile(each.latency, 99, bound=True),
+                    percentile(each.latency, 50, "ms", bound=True),
+                    percentile(each.latency, 99, "ms", bound=True),
                     "kept" if each.kept else "not kept",
                 )
                 for each in measurement.trials

@@ -14,7 +14,7 @@ from tflotilla.host.dashboards.terminal import duration as _duration
 from tflotilla.host.dashboards.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tflotilla.host.benchmarks.results import BoardRun, Run
     from tflotilla.shared.contract.benchmark import (
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
         ServingDuring,
     )
 
+Unit = Literal["µs", "ms"]
 Standing = Literal["VALID", "INVALID", "ERROR"]
 
 NOTHING = "-"
 #: No clock counts that far; beyond it a claim is cut, so that arithmetic on it can't fail.
 _MOST = 1e18
-_NS_PER_MS = 1e6
+NS_PER: dict[Unit, float] = {"µs": 1e3, "ms": 1e6}
 _MIB = 1 << 20
 _NAME_LENGTH = 60
 _SENTENCE_LENGTH = 300
@@ -63,9 +64,14 @@ def number(value: float) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def milliseconds(nanoseconds: float | None) -> str:
-    """Spell a latency in ms, without the unit; nothing for None."""
-    return "" if nanoseconds is None else number(real(nanoseconds) / _NS_PER_MS)
+def unit_of(values_ns: Iterable[float]) -> Unit:
+    """Return the unit for figures that stand together: µs where none reaches a millisecond."""
+    return "ms" if max((real(value) for value in values_ns), default=NS_PER["ms"]) >= NS_PER["ms"] else "µs"
+
+
+def figure(nanoseconds: float | None, unit: Unit = "ms") -> str:
+    """Spell a latency without its unit; nothing for None."""
+    return "" if nanoseconds is None else number(real(nanoseconds) / NS_PER[unit])
 
 
 def duration(nanoseconds: float | None) -> str:
@@ -104,9 +110,9 @@ def name(text: str) -> str:
     return cut(text, _NAME_LENGTH)
 
 
-def sentence(text: str) -> str:
+def sentence(text: str, length: int = _SENTENCE_LENGTH) -> str:
     """Show a foreign sentence, on one line."""
-    return cut(" ".join(text.split()), _SENTENCE_LENGTH)
+    return cut(" ".join(text.split()), length)
 
 
 def percent_name(figure: float) -> str:
@@ -210,7 +216,7 @@ def remarks(cell: BenchmarkCell) -> tuple[str, ...]:
         if measurement.correctness.goldens_total == 0 and not measurement.correctness.labelled:
             told.append("nobody checked the answers")
         told += [sentence(note) for note in measurement.verdict.notes]
-        if measurement.drift.drifting:
+        if measurement.drift.drifting and standing(cell) == "VALID":
             told.append(f"latency drifted by {signed_percent(measurement.drift.change)} over the run")
         if measurement.late:
             told.append(f"{measurement.late} runs began later than the rate wanted")
