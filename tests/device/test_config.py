@@ -119,10 +119,10 @@ def test_processors_that_are_not_there_are_left_out_and_said(tmp_path: Path) -> 
 
     fitted, warning = config.fitted(asked, cores=2, processors=(0, 1))
 
-    assert (fitted.inference.num_threads, fitted.inference.affinity) == (2, (1,))
+    assert (fitted.inference.num_threads, fitted.inference.affinity) == (1, (1,))
     assert warning == (
         "inference.num_threads: 3 is more than this board has cores; 2 are used; "
-        "inference.affinity: this board has no processor 2, 7"
+        "inference.affinity: this board has no processor 2, 7; inference.affinity: 2 threads share 1; 1 is used"
     )
     assert config.fitted(asked, cores=8, processors=range(8)) == (asked, None)
 

@@ -92,6 +92,12 @@ def fitted(
         warnings.append(f"inference.affinity: this board has no processor {', '.join(map(str, absent))}")
         there = tuple(number for number in inference.affinity if number not in absent)
         inference = dataclasses.replace(inference, affinity=there)
+    bound = len(inference.affinity)
+    if 0 < bound < inference.num_threads:
+        warnings.append(
+            f"inference.affinity: {inference.num_threads} threads share {bound}; {bound} {_are(bound)} used"
+        )
+        inference = dataclasses.replace(inference, num_threads=bound)
     if not warnings:
         return config, None
     return dataclasses.replace(config, inference=inference), "; ".join(warnings)
