@@ -105,6 +105,8 @@ def _pretend_another_kernel(fleet: Fleet) -> None:
         (("--affinity", "first"), "--affinity must be none or processors like 0,1 or 2-3, not 'first'"),
         (("--batch", "0"), "--batch must be 1..1024, not 0"),
         (("--min-seconds", "9", "--max-seconds", "3"), "--min-seconds must be 0..3, not 9"),
+        (("--cool-to", "500"), "--cool-to must be 1..120, not 500"),
+        (("--max-other-cpu", "-1"), "--max-other-cpu must be 0..100000, not -1"),
         (("--timeout", "0"), "--timeout must be above 0"),
     ],
 )

@@ -66,6 +66,12 @@ def tune(
         float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
     ] = 60.0,
     warmup_runs: Annotated[int, typer.Option(help="Runs before the timed ones.")] = 10,
+    cool_to: Annotated[
+        float | None, typer.Option(help="Wait before each configuration until the processor is at so many °C.")
+    ] = None,
+    max_other_cpu: Annotated[
+        float, typer.Option(help="Invalid when another process takes more per cent of a core; a busy worker counts.")
+    ] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the order in which configurations are tried.")] = 0,
     stale: Annotated[
         bool, typer.Option("--stale", help="Only where nothing was found yet, or runtime or kernel have changed.")
@@ -102,7 +108,7 @@ def tune(
     job = fleet_tuning.Job(
         axes=_axes(threads, runtimes, xnnpack, delegate or [], pinned, batch),
         wish=_wish(objective, max_p99, max_rss, leave_cores, seed),
-        method=_method(min_seconds, max_seconds, warmup_runs, seed),
+        method=_method(min_seconds, max_seconds, warmup_runs, seed, cool_to, max_other_cpu),
         bind=_AUTO in (affinity or [_AUTO]),
     )
     if timeout is not None and timeout <= 0:
@@ -177,15 +183,26 @@ def _wish(objective: _Objective, max_p99: str | None, max_rss: str | None, leave
     )
 
 
-def _method(min_seconds: float, max_seconds: float, warmup_runs: int, seed: int) -> Method:
+def _method(
+    min_seconds: float, max_seconds: float, warmup_runs: int, seed: int, cool_to: float | None, max_other_cpu: float
+) -> Method:
     from tflotilla.shared.contract.benchmark import Method
 
     try:
         # How many runs are needed is the objective's to say.
-        return Method(min_runs=1, min_seconds=min_seconds, max_seconds=max_seconds, warmup_runs=warmup_runs, seed=seed)
+        return Method(
+            min_runs=1,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            warmup_runs=warmup_runs,
+            seed=seed,
+            cool_to_c=cool_to,
+            max_other_cpu_percent=max_other_cpu,
+        )
     except ValueError as error:
         field, _, rest = str(error).partition(" ")
-        raise UsageError(f"--{field.replace('_', '-')} {rest}") from error
+        option = field.removesuffix("_c").removesuffix("_percent").replace("_", "-")
+        raise UsageError(f"--{option} {rest}") from error
 
 
 def _look(
