@@ -79,6 +79,15 @@ def test_what_began_and_ended_meanwhile_shows_with_who_waited_for_it(tmp_path: P
     assert [("sshd, children that ended", 612, 50.0), ("sshd", 612, 10.0)] == loads
 
 
+def test_user_and_system_time_both_count(tmp_path: Path) -> None:
+    (tmp_path / "proc/5").mkdir(parents=True)
+    (tmp_path / "proc/5/stat").write_text("5 (cc) S 1 1 1 0 -1 0 9 9 9 9 10 200 3000 40000 20 0 1 0 77 1 1 1\n")
+
+    process = _loads(tmp_path, 0).processes[5, 77]
+
+    assert (210, 43_000, 1) == (process.ticks, process.ended_ticks, process.parent)
+
+
 def test_what_a_child_took_before_is_not_charged_again_when_it_ends(tmp_path: Path) -> None:
     """make had a compiler with an assembler, which ended; 70 of the 90 ticks that make is charged with are old."""
     base, root = copy("pi4", tmp_path / "base"), copy("pi4", tmp_path)

@@ -144,6 +144,14 @@ def test_a_quiet_board_is_valid_and_nothing_need_be_said() -> None:
         ),
         (_with(quota_stopped_us=350_000), "a CPU quota of this process' control group stopped it for 0.35 s"),
         (_with(disk_faults=101), "101 times a run waited for the disk to give back what was in memory"),
+        (
+            _with(
+                others=tuple(ProcessLoad(name=f"p{i}", pid=i, cpu_percent=90.0) for i in range(3)),
+                other_cpu_percent=270.0,
+            ),
+            "took more than 10 % of a core: p0 (0) 90 %, p1 (1) 90 %, p2 (2) 90 %",
+        ),
+        (_with(pages_swapped=257), "the board swapped 1.0 MiB during the runs: memory is short"),
         (_with(pages_swapped=1000), "the board swapped 3.9 MiB during the runs"),
         (_with(pages_swapped=None, after=_reading(10.0, swap_used_bytes=5 << 20)), "the board swapped 5.0 MiB"),
         (_with(clock=ClockChange(bend=0.083, suspended_s=0.0)), "the clock went 8.3 % too fast"),
@@ -161,6 +169,7 @@ def test_one_disturbance_is_one_reason_with_its_figures(evidence: Evidence, word
     assert not verdict.valid
     assert 1 == len(verdict.reasons)
     assert words in verdict.reasons[0]
+    assert "and 0 more" not in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
