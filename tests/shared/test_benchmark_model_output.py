@@ -15,7 +15,11 @@ from tflotilla.shared.inference.benchmark_model_output import ProfileRow, RunSum
 _WHOLE = {"info": made.INFO, "logged": made.LOGGED, "with start": made.WITH_START}
 
 
-@pytest.mark.parametrize("text", [*_WHOLE.values(), made.LOGCAT, made.XNNPACK, made.CSV])
+@pytest.mark.parametrize(
+    "text",
+    [*_WHOLE.values(), made.LOGCAT, made.XNNPACK, made.CSV],
+    ids=[*_WHOLE, "logcat", "xnnpack", "csv"],
+)
 def test_timings_are_those_that_were_printed(text: str) -> None:
     output = benchmark_model_output.parse(text)
 

@@ -88,8 +88,7 @@ def read(data: bytes) -> Graph:
     try:
         return _read(_Buffer(data))
     except (struct.error, UnicodeDecodeError, IndexError) as error:
-        message = f"the model's operators can't be told apart: its flatbuffer is damaged ({error})"
-        raise ModelError(message) from error
+        raise _damaged(error) from error
 
 
 def cut(data: bytes, graph: Graph, begin: int, end: int) -> Window:
@@ -109,8 +108,19 @@ def cut(data: bytes, graph: Graph, begin: int, end: int) -> Window:
         message = f"operators {begin} to {end} of the model give nothing that could be read"
         raise ModelError(message)
     edited = bytearray(data)
+    try:
+        _edit(edited, graph, chosen, inputs=inputs if begin else None, outputs=outputs)
+    except struct.error as error:
+        raise _damaged(error) from error
+    return Window(data=bytes(edited), inputs=inputs, outputs=outputs)
+
+
+def _edit(
+    edited: bytearray, graph: Graph, chosen: list[int], *, inputs: tuple[int, ...] | None, outputs: tuple[int, ...]
+) -> None:
+    """Make the file one of these operators; `inputs` None leaves the model's."""
     _point(edited, graph.outputs_at, outputs)
-    if begin:
+    if inputs is not None:
         if graph.inputs_at is None:
             message = "the model has no inputs: its operators can't be fed one by one"
             raise ModelError(message)
@@ -125,7 +135,10 @@ def cut(data: bytes, graph: Graph, begin: int, end: int) -> Window:
     if graph.signatures_at is not None:
         # They name inputs and outputs that are none any more.
         struct.pack_into("<I", edited, graph.signatures_at, 0)
-    return Window(data=bytes(edited), inputs=inputs, outputs=outputs)
+
+
+def _damaged(error: Exception) -> ModelError:
+    return ModelError(f"the model's operators can't be told apart: its flatbuffer is damaged ({error})")
 
 
 def _with_companions(graph: Graph, begin: int, end: int) -> list[int]:
