@@ -76,6 +76,10 @@ async def until(holds: Callable[[], bool]) -> None:
     raise AssertionError(holds)
 
 
+async def secure() -> None:
+    """Be sure at once."""
+
+
 async def measure(spec: CellSpec, runtime: RuntimeOffer | None) -> BenchmarkCell:
     """Measure with the child that behaves as told."""
     return await cells.measure(spec, runtime, start=fake_cell.start)
@@ -123,7 +127,7 @@ async def agent(
     benchmarks = Benchmarks(
         store,
         board,
-        benchmarking.Hooks(on_report=reports.append, on_trouble=troubles.append),
+        benchmarking.Hooks(on_report=reports.append, on_trouble=troubles.append, secure=secure),
         measure=measure,
         disk=disk,
         linger_s=linger_s,

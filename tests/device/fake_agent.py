@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.device.benchmark_agents import FakeBoard, measure
+from tests.device.benchmark_agents import FakeBoard, measure, secure
 from tests.device.fake_serving import FakeServing
 from tflotilla.device import __version__, facts
 from tflotilla.device.benchmarking import Benchmarks, Hooks
@@ -52,7 +52,7 @@ class _Agent:
         self._home = home
         self._store = Store(home)
         self.installer = Installer(self._store, _SlowServing(home), InferenceConfig(), on_status=lambda _status: None)
-        hooks = Hooks(on_report=lambda _report: None, on_trouble=lambda _trouble: None)
+        hooks = Hooks(on_report=lambda _report: None, on_trouble=lambda _trouble: None, secure=secure)
         self.benchmarks = Benchmarks(self._store, FakeBoard(self._store), hooks, measure=measure)
         self.stopped = asyncio.Event()
 

@@ -178,12 +178,28 @@ def test_half_a_line_at_the_end_of_the_journal_is_ignored(home: Home) -> None:
         async with agent(home) as running:
             await running.follow(asked)
         whole = home.benchmark.read_bytes()
-        home.benchmark.write_bytes(whole[:-10])
+        home.benchmark.write_bytes(whole[: whole.rindex(b'"cell":{') + 30])
         async with agent(home) as running:
             await running.told(1)
             assert kinds(await running.follow(asked)) == ["figures", "interrupted"]
         for line in home.benchmark.read_bytes().splitlines():
             json.loads(line)
+
+    run(story())
+
+
+def test_a_report_that_a_kill_may_have_lost_is_told_once_more(home: Home) -> None:
+    async def story() -> None:
+        async with agent(home) as running:
+            heard = await running.follow(request("measures", "measures"))
+        lines = home.benchmark.read_bytes().splitlines(keepends=True)
+        home.benchmark.write_bytes(b"".join(lines[:-1]))
+        async with agent(home) as running:
+            assert await running.told(1) == heard[1:]
+            await until(lambda: running.benchmarks.running is None)
+        async with agent(home) as running:
+            assert running.benchmarks.running is None
+            assert running.reports == []
 
     run(story())
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BODY = b'{"detail":{},"kind":"test","level":"info","message":"hello"}'
-BODIES: dict[topics.Channel, bytes] = {"event": BODY, "benchmark": b'{"request":"r","model_sha256":null,"cells":[]}'}
+BODIES: dict[topics.Channel, bytes] = {"event": BODY, "benchmark": b'{"request":"r","method":{},"total":1}'}
 EVENTS = "tflotilla/t/pi-1/event"
 ACK = "tflotilla/t/pi-1/ack"
 STATE = "tflotilla/t/pi-1/command/state"
@@ -271,6 +271,18 @@ def test_a_denied_channel_does_not_hold_up_the_others(desk: Desk) -> None:
         await desk.until(lambda: len(desk.arrived("tflotilla/t/pi-1/benchmark")) == 40 and desk.outbox.rows == 40)
 
         assert desk.courier.problem == "the broker refuses this board's event: Not authorized"
+
+    at(desk, story)
+
+
+def test_a_report_that_is_secured_is_on_the_disk(desk: Desk) -> None:
+    async def story() -> None:
+        row = desk.courier.report("event", BODY, bundle=None)
+        assert desk.outbox.holds_in_memory(row)
+
+        await desk.courier.secure(row, 60.0)
+
+        assert not desk.outbox.holds_in_memory(row)
 
     at(desk, story)
 

@@ -52,8 +52,11 @@ class BenchmarkJournal:
             self._begun = False
             raise
 
-    def read(self) -> Campaign | None:
-        """Return what the journal tells, None when there is none that can be understood."""
+    def read(self) -> tuple[Campaign, bool] | None:
+        """Return what the journal tells, and whether its last report is owed (`campaign.owes`).
+
+        None when there is no journal that can be understood.
+        """
         try:
             data = self._path.read_bytes()
             whole = data[: data.rfind(b"\n") + 1]
@@ -64,7 +67,8 @@ class BenchmarkJournal:
         except (OSError, ContractError):
             return None
         self._begun = True
-        return campaign.replay(plan, _entries(rest))
+        entries = tuple(_entries(rest))
+        return campaign.replay(plan, entries), campaign.owes(entries)
 
 
 def _entries(lines: list[bytes]) -> Iterator[Entry]:

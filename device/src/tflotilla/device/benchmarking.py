@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tflotilla.device import admission, bystander, campaign, cells
 from tflotilla.device.benchmark_journal import BenchmarkJournal
-from tflotilla.device.campaign import Campaign, Cancelled, Ended, Measure, Note, Plan, Planned, Restarted
+from tflotilla.device.campaign import Campaign, Cancelled, Ended, Entry, Measure, Note, Plan, Planned, Restarted
 from tflotilla.device.reports import CellSpec
 from tflotilla.device.samples import Samples
 from tflotilla.shared.contract import digest
@@ -86,6 +86,8 @@ class Hooks:
     on_report: OnReport
     #: What a person may want to know: the journal can't be written.
     on_trouble: Callable[[str], None]
+    #: Returns when a kill can't lose what was reported.
+    secure: Callable[[], Awaitable[None]]
 
 
 class Benchmarks:
@@ -116,6 +118,8 @@ class Benchmarks:
         self._cell: asyncio.Task[BenchmarkCell] | None = None
         #: Why the one that runs is to end.
         self._reason: str | None = None
+        #: Whether the last report before this agent began has to be told again.
+        self._owes = False
         self._before: tuple[bytes, ...] = ()
         self._guests: frozenset[str] = frozenset()
         self._tidying: asyncio.Task[None] | None = None
@@ -136,8 +140,10 @@ class Benchmarks:
 
     def recover(self) -> None:
         """Take up what an agent before this one left, and remove what nobody needs any more."""
-        found = self._journal.read()
-        if found is not None:
+        read = self._journal.read()
+        found = None if read is None else read[0]
+        if read is not None and found is not None:
+            self._owes = read[1]
             self._campaign, self._request = found, found.plan.request
             self._told = list(campaign.story(found))
             self._guard(found.plan.identity.bundle)
@@ -150,10 +156,10 @@ class Benchmarks:
         found = self._campaign
         if found is None or self._busy:
             return
-        if found.over:
+        if found.over and not self._owes:
             self._tidy_later()
             return
-        _LOG.info("benchmark %s goes on with cell %d", found.plan.request.request, len(found.done) + 1)
+        _LOG.info("benchmark %s goes on after %d cells", found.plan.request.request, len(found.done))
         self._running = asyncio.create_task(self._resume(found))
 
     async def stop(self) -> None:
@@ -236,6 +242,10 @@ class Benchmarks:
         self._tidy_later()
 
     async def _resume(self, found: Campaign) -> None:
+        if self._owes:
+            self._hooks.on_report(self._told[-1])
+            await self._hooks.secure()
+            self._owes = False
         self._before = self._board.windows()
         await self._drive(*campaign.step(found, Restarted(boot=_boot())))
         self._tidy_later()
@@ -288,10 +298,12 @@ class Benchmarks:
                     await self._try(lambda entry=entry: self._journal.add(entry))  # type: ignore[misc]
                 else:
                     self._tell(action.report)
+                    await self._hooks.secure()
             if event is None:
-                return
+                break
             state, actions = campaign.step(state, event)
             self._campaign = state
+        await self._try(lambda: self._journal.add(Entry(told=True)))
 
     async def _measure(self, state: Campaign, planned: Planned) -> Event:
         await self._board.settle()

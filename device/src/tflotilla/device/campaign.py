@@ -28,7 +28,7 @@ from tflotilla.shared.contract.benchmark import (
 from tflotilla.shared.contract.board import RuntimeOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from tflotilla.shared.contract.agent_config import InferenceConfig
 
@@ -101,13 +101,15 @@ Event = Ended | Cancelled | Restarted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the journal, after its first, which is the plan; exactly one of the three is set."""
+    """One line of the journal, after its first, which is the plan; it says one thing."""
 
     #: The number of the cell that begins, and the kernel's boot.
     began: int | None = None
     boot: str = ""
     cell: BenchmarkCell | None = None
     cancelled: str | None = None
+    #: What was found is on its way to whoever collects reports. One that begins another cell says so, too.
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +249,8 @@ def replay(plan: Plan, entries: Iterable[Entry]) -> Campaign:
     for entry in entries:
         if campaign.over:
             break
+        if entry.told:
+            continue
         if entry.cell is not None:
             campaign = dataclasses.replace(campaign, done=(*campaign.done, entry.cell), measuring=False)
         elif entry.cancelled is not None:
@@ -256,6 +260,11 @@ def replay(plan: Plan, entries: Iterable[Entry]) -> Campaign:
         else:
             break
     return campaign
+
+
+def owes(entries: Sequence[Entry]) -> bool:
+    """Whether the last report may have been lost by a kill between the journal's line and the outbox's."""
+    return bool(entries) and (entries[-1].cell is not None or entries[-1].cancelled is not None)
 
 
 def story(campaign: Campaign) -> tuple[BenchmarkReport, ...]:

@@ -107,14 +107,23 @@ class Courier:
         self._transport = transport
         transport.start(self.take)
 
-    def report(self, channel: topics.Channel, body: bytes, *, bundle: str | None) -> None:
-        """Queue a report. Raises ValueError for a body that is no JSON object."""
+    def report(self, channel: topics.Channel, body: bytes, *, bundle: str | None) -> int:
+        """Queue a report and return its row. Raises ValueError for a body that is no JSON object."""
         seq = self._envelopes.next_seq()
         payload = self._envelopes.around(body, seq=seq, bundle=bundle)
-        self._outbox.add(boot=self._envelopes.boot, seq=seq, channel=channel, payload=payload)
+        row_id = self._outbox.add(boot=self._envelopes.boot, seq=seq, channel=channel, payload=payload)
         if channel in topics.RETAINED:
             self._last_retained = self._publication(channel, payload)
         self._wake.set()
+        return row_id
+
+    async def secure(self, row_id: int, timeout_s: float) -> None:
+        """Have a report written now, and wait until a kill can't lose it; a disk that fails is waited for no longer."""
+        until = self._clock() + timeout_s
+        self._commit_at = self._clock()
+        while self._outbox.holds_in_memory(row_id) and self._clock() < until:
+            self._wake.set()
+            await asyncio.sleep(0.01)
 
     def tell(self, channel: topics.Channel, message: bytes) -> bool:
         """Publish what describes the present, if there is a connection; return whether it went out."""

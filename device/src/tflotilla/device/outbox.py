@@ -160,6 +160,10 @@ class Outbox:
         """Whether a commit would write a report (forgetting settled ones can wait for one that does)."""
         return bool(self._memory.rows)
 
+    def holds_in_memory(self, row_id: int) -> bool:
+        """Whether a kill would lose this report: it is neither on disk nor delivered."""
+        return row_id in self._memory.rows
+
     @property
     def pressing(self) -> bool:
         """Whether so much waits in memory that a commit must not be put off."""
