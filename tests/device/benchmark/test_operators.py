@@ -54,7 +54,14 @@ def _inference(**fields: object) -> InferenceConfig:
 
 
 def _step(begin: int, end: int, median_ms: float, *, pairs: int = 7) -> Step:
-    return Step(begin=begin, end=end, first_ns=2 * _MS, median_ns=median_ms * _MS, pairs=pairs)
+    return Step(
+        begin=begin,
+        end=end,
+        first_ns=2 * _MS,
+        median_ns=median_ms * _MS,
+        lower_ns=0.1 * _MS * (begin == 0),
+        pairs=pairs,
+    )
 
 
 def _summary(*steps: Step, wholes_ms: tuple[float, ...] = (10,) * 8, refill: bool = True) -> OperatorProfile:
@@ -72,7 +79,7 @@ def _summary(*steps: Step, wholes_ms: tuple[float, ...] = (10,) * 8, refill: boo
 def test_a_difference_is_what_one_graph_takes_longer_whatever_the_order() -> None:
     clock = _Clock()
 
-    taken, wholes = operators.paired_differences(
+    taken, lowers, wholes = operators.paired_differences(
         clock.takes("upper", 7 * _MS),
         clock.takes("lower", 4 * _MS),
         clock.takes("whole", 30 * _MS),
@@ -82,6 +89,7 @@ def test_a_difference_is_what_one_graph_takes_longer_whatever_the_order() -> Non
     )
 
     assert taken == [3 * _MS] * 5
+    assert lowers == [4 * _MS] * 5
     assert wholes == [30 * _MS] * 10
     assert clock.calls[:8] == ["whole", "lower", "whole", "upper", "whole", "upper", "whole", "lower"]
 
@@ -89,7 +97,7 @@ def test_a_difference_is_what_one_graph_takes_longer_whatever_the_order() -> Non
 def test_without_the_time_for_it_the_whole_model_runs_once_to_warm_up_and_once_timed() -> None:
     clock = _Clock()
 
-    taken, wholes = operators.paired_differences(
+    taken, lowers, wholes = operators.paired_differences(
         clock.takes("upper", 7),
         clock.takes("lower", 4),
         clock.takes("whole", 30),
@@ -99,6 +107,7 @@ def test_without_the_time_for_it_the_whole_model_runs_once_to_warm_up_and_once_t
     )
 
     assert taken == [3] * 5
+    assert lowers == [4] * 5
     assert wholes == [30]
     assert clock.calls[:4] == ["whole", "whole", "lower", "upper"]
 
@@ -133,9 +142,9 @@ def test_a_profile_says_how_well_it_adds_up() -> None:
     good = _summary(_step(0, 1, 1), _step(1, 2, 6), _step(2, 3, 2), _step(3, 4, 0.8))
     bad = _summary(_step(0, 1, 1), _step(1, 2, 6), _step(2, 3, 0.5), _step(3, 4, 0.5))
 
-    assert "98% of the whole model's median" in good.note
+    assert "with the 0.1000 ms of a call without operators, is 99% of the whole model's median" in good.note
     assert "does not add up" not in good.note
-    assert "80% of the whole model's median" in bad.note
+    assert "81% of the whole model's median" in bad.note
     assert "does not add up" in bad.note
     assert [(row.node_type, row.name, row.avg_ms, row.first_ms) for row in good.operators] == [
         ("QUANTIZE", "image_int8", 1, 2),

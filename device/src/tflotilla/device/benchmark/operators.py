@@ -9,7 +9,8 @@ What it is worth, and what each profile says of itself:
   counted where the graph was cut; below zero it is shown as zero, and their number is said;
 - with one thread it is processor time, which waiting for a core does not lengthen; with more, or a delegate, it is
   time that passes;
-- the sum is held against the whole model, timed by the same clock between all these runs.
+- the sum, and what a call without any operator takes, is held against the whole model, timed by the same clock
+  between all these runs.
 
 When the time does not suffice for every cut, or a runtime refuses one, operators in a row share one line. What it does
 NOT do: survive a runtime that crashes on a cut (`profiling` gives it a process of its own).
@@ -22,7 +23,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tflotilla.device.benchmark import graph_windows
 from tflotilla.shared.contract.benchmark import OperatorProfile, OperatorTime
@@ -60,6 +61,8 @@ class Step:
     first_ns: int
     #: Median of the paired differences; may be negative.
     median_ns: float
+    #: Median of the shorter graph alone: before the first operator that is a call without any.
+    lower_ns: float
     pairs: int
 
 
@@ -165,6 +168,17 @@ def plan_for(operators: int, *, load_ns: int, whole_ns: int, left_ns: int) -> Pl
     return Plan(stride=-(-operators // affordable), refill=False)
 
 
+class Pairs(NamedTuple):
+    """What pairs of runs took, in nanoseconds."""
+
+    #: How much longer the first call took than the second.
+    differences: list[int]
+    #: The second call alone.
+    lowers: list[int]
+    #: The whole model.
+    wholes: list[int]
+
+
 def paired_differences(
     upper: Callable[[], None],
     lower: Callable[[], None],
@@ -173,19 +187,19 @@ def paired_differences(
     refill: bool,
     until_ns: int,
     clocks: Clocks,
-) -> tuple[list[int], list[int]]:
+) -> Pairs:
     """Time two calls in turn, with the whole model's before each (`refill`) or before all of them.
 
-    Returns how much longer the first took than the second, pair by pair, and the whole model's times. At least 5 pairs
-    are taken, and no more than 400.
+    At least 5 pairs are taken, and no more than 400.
     """
     clock = clocks.working
     differences: list[int] = []
+    lowers: list[int] = []
     wholes: list[int] = []
     while len(differences) < _LEAST_PAIRS or (len(differences) < _MOST_PAIRS and clocks.passing() < until_ns):
         # The order changes from pair to pair: what goes up or down all the time cancels out.
         calls = (upper, lower) if len(differences) % 2 else (lower, upper)
-        taken = []
+        taken: dict[Callable[[], None], int] = {}
         for call in calls:
             if refill or not wholes:
                 if not refill:
@@ -196,9 +210,10 @@ def paired_differences(
                 wholes.append(clock() - begin)
             begin = clock()
             call()
-            taken.append(clock() - begin)
-        differences.append(taken[0] - taken[1] if calls[0] is upper else taken[1] - taken[0])
-    return differences, wholes
+            taken[call] = clock() - begin
+        differences.append(taken[upper] - taken[lower])
+        lowers.append(taken[lower])
+    return Pairs(differences, lowers, wholes)
 
 
 class _Walk:
@@ -224,7 +239,7 @@ class _Walk:
             upper, lower = parts
             cuts_left = -(-(operators - end) // plan.stride) + 1
             until_ns = clock() + max(0, deadline_ns - clock()) // cuts_left
-            taken, between = paired_differences(
+            taken = paired_differences(
                 upper.once,
                 lower.once,
                 self._whole.once,
@@ -237,11 +252,12 @@ class _Walk:
                     begin=begin,
                     end=end,
                     first_ns=upper.first_ns - lower.first_ns,
-                    median_ns=statistics.median(taken),
-                    pairs=len(taken),
+                    median_ns=statistics.median(taken.differences),
+                    lower_ns=statistics.median(taken.lowers),
+                    pairs=len(taken.differences),
                 )
             )
-            wholes += between
+            wholes += taken.wholes
             begin = end
         return steps, wholes
 
@@ -341,7 +357,8 @@ def summarize(
         raise ModelError(message)
     rows = tuple(_row(graph, nodes, step) for step in steps)
     whole_ns = max(1.0, statistics.median(wholes))
-    share = sum(row.avg_ms for row in rows) * _NS_PER_MS / whole_ns
+    bare_ns = steps[0].lower_ns
+    share = (sum(row.avg_ms for row in rows) * _NS_PER_MS + bare_ns) / whole_ns
     below = sum(step.median_ns < 0 for step in steps)
     shared = sum(step.end - step.begin > 1 for step in steps)
     pairs = [step.pairs for step in steps]
@@ -350,7 +367,8 @@ def summarize(
     note = [
         "Differences, not a profiler's figures: graphs that end with and before each operator ran in turn with "
         f"{runtime}, {min(pairs)} to {max(pairs)} times each; medians of {kind}.",
-        f"Their sum is {share:.0%} of the whole model's median in between.",
+        f"Their sum, with the {bare_ns / _NS_PER_MS:.4f} ms of a call without operators, is {share:.0%} of the whole "
+        "model's median in between.",
     ]
     if abs(share - 1) > _ADDS_UP_WITHIN:
         note.append("That does not add up: the board was busy, or operators cost less together than apart.")
