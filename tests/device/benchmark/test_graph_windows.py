@@ -144,6 +144,7 @@ def test_damaged_models_are_read_or_refused_and_nothing_else() -> None:
 
 
 @pytest.mark.catalogue
-def test_a_model_without_operators_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModelError, match="no graph"):
-        graph_windows.read(catalogue.path("models/troublesome_tflite/no_subgraphs.tflite").read_bytes())
+@pytest.mark.parametrize(("name", "reason"), [("no_subgraphs", "no graph"), ("empty_model", "no operators")])
+def test_a_model_without_operators_is_refused_with_the_reason(name: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        graph_windows.read(catalogue.path(f"models/troublesome_tflite/{name}.tflite").read_bytes())

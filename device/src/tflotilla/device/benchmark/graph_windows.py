@@ -264,6 +264,8 @@ def _read(buffer: _Buffer) -> Graph:
     graph = graphs[0]
     outputs_at = buffer.field(graph, _GRAPH_OUTPUTS)
     operators_at = buffer.pointed(graph, _GRAPH_OPERATORS)
+    if operators_at is not None and not buffer.u32(operators_at):
+        operators_at = None
     if outputs_at is None or operators_at is None:
         message = "the model has no operators" if operators_at is None else "the model has no outputs"
         raise ModelError(message)

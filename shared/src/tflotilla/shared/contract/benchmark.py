@@ -278,7 +278,8 @@ class OperatorTime:
 class OperatorProfile:
     """Where the time goes. How it was found out decides what it is worth, so it is said.
 
-    `prefix_difference`: graphs of the first k and k-1 operators are timed in turn; their difference is the k-th's.
+    `prefix_difference`: graphs that end with the k-th and with the k-1st operator are timed in turn; the difference is
+    the k-th's.
     `benchmark_model`: the board's own program with its profiler.
     """
 
