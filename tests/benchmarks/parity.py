@@ -25,6 +25,8 @@ HARNESS_LIMIT = 0.01
 LARGE_NS = 1_000_000
 ROUNDS = 7
 _WARM_S = 0.3
+#: A median is enough here.
+_LEAST_RUNS = 21
 _RUNS_OF_OTHERS = 50, 5000
 
 
@@ -70,7 +72,13 @@ def measure(
         return None
     bundle = models.write_bundle(folder / "bundle", data, runtime)
     file = bundle / "model.tflite"
-    method = Method(warmup_seconds=_WARM_S, min_seconds=seconds, max_seconds=30 + 4 * seconds, keep_latencies=0)
+    method = Method(
+        warmup_seconds=_WARM_S,
+        min_runs=_LEAST_RUNS,
+        min_seconds=seconds,
+        max_seconds=30 + 4 * seconds,
+        keep_latencies=0,
+    )
     with_litert = runtime == "ai-edge-litert" and shutil.which("litert-benchmark", path=_here()) is not None
     busy.wait_for_quiet(patience_s)
     watch = busy.Watch()

@@ -203,6 +203,24 @@ def test_labels_that_mean_nothing_to_the_bundle_are_a_note_beside_the_figures(tm
     )
 
 
+def test_operators_that_crash_the_runtime_are_a_note_beside_the_figures(tmp_path: Path, bundle: Path) -> None:
+    """The board's own program is asked for first: one that kills whoever asks takes no figure with it."""
+    home = tmp_path / "home"
+    (home / "bundles").mkdir(parents=True)
+    (home / "bin").mkdir()
+    program = home / "bin" / "benchmark_model"
+    program.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    program.chmod(0o755)
+
+    measured = cells.ask(
+        cells.spec(bundle.rename(home / "bundles" / "b"), method=replace(QUICK, profile=True))
+    ).measured
+
+    assert measured.profile is None
+    assert any("the operators were not timed: its process was ended by signal 9" in n for n in measured.verdict.notes)
+    assert measured.runs == 70
+
+
 def test_a_report_holds_no_more_latencies_than_were_asked_for(bundle: Path) -> None:
     method = replace(QUICK, min_runs=100, keep_latencies=30)
 

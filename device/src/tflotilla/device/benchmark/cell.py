@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import itertools
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tflotilla.device import facts
-from tflotilla.device.benchmark import loops, setup
+from tflotilla.device import facts, memory
+from tflotilla.device.benchmark import loops, passes, setup
+from tflotilla.device.benchmark.passes import Loaded
 from tflotilla.device.bundle_folder import BundleFolder
-from tflotilla.device.conditions import cooling, readings, verdict
+from tflotilla.device.conditions import cooling, verdict
 from tflotilla.device.conditions.watch import Watch
 from tflotilla.device.reports import Phase
 from tflotilla.shared import statistics
@@ -43,22 +43,18 @@ from tflotilla.shared.contract.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tflotilla.device.benchmark.correctness import Reproduced
     from tflotilla.device.benchmark.loops import Calls, Limits, Record
     from tflotilla.device.benchmark.setup import Ready, Say
     from tflotilla.device.conditions.watch import Evidence
     from tflotilla.device.reports import CellSpec
     from tflotilla.shared.contract.benchmark import Failure, Method
     from tflotilla.shared.inference.runtime import Tensor
-    from tflotilla.shared.inference.sample_set import SampleSet
 
     Tensors = tuple[Tensor, ...]
 
 _NS = 1_000_000_000
-#: What the operators' pass may take.
-_PROFILE_S = 60.0
 #: Beside waiting for the processor to cool.
 _SLACK_S = 60.0
 #: Computing the figures of two million runs on a slow board.
@@ -91,23 +87,6 @@ def measure(spec: CellSpec, say: Say = lambda _: None) -> BenchmarkCell:
     except OSError as error:
         kind: Failure = "disk" if error.errno == errno.ENOSPC else "refused"
         return cell.failed(kind, f"{error.strerror or error} ({cell.doing})")
-
-
-class _Loaded(NamedTuple):
-    """What every pass needs."""
-
-    ready: Ready
-    bundle: BundleFolder
-    calls: Calls
-    #: As `calls.put` takes them.
-    feed: Sequence[Any]
-    rows: tuple[Tensors, ...]
-    reproduced: Reproduced
-    samples: SampleSet | None
-    sample: Callable[[int], Tensors] | None
-    #: How long one invoke takes, about.
-    about_ns: int
-    peak_rss_bytes: int
 
 
 class _Cell:
@@ -156,7 +135,7 @@ class _Cell:
         timed = self._time_server(loaded, watch) if method.scenario == "server" else self._time(loaded, watch)
         evidence = watch.end(cooled_s=cooled_s)
         measurement = self._measurement(loaded, timed, evidence)
-        measurement = self._own_passes(loaded, measurement)
+        measurement = passes.add(loaded, measurement, spec, self._limits(), self._hear)
         ready = loaded.ready
         return BenchmarkCell(
             configuration=spec.configuration,
@@ -174,7 +153,7 @@ class _Cell:
     def _hear(self, phase: Phase) -> None:
         self._say(phase.doing, phase.at_most_s)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Loaded:
         spec, method = self._spec, self._method
         bundle = BundleFolder.open(Path(spec.bundle))
         # The file is read here once: what is timed later is not the card.
@@ -214,8 +193,10 @@ class _Cell:
         found, alone = setup.calls(ready.model)
         calls = loops.Calls(*found)
         feed: Sequence[Any] = [row[0] for row in rows] if alone else rows
+        # As the worker does before it serves: no collector interrupts a run.
+        memory.settle()
         about_ns = self._warm_up(calls, feed, about_ns)
-        return _Loaded(
+        return Loaded(
             ready=ready,
             bundle=bundle,
             calls=calls,
@@ -247,7 +228,7 @@ class _Cell:
             min_runs=method.min_runs, min_ns=int(method.min_seconds * _NS), max_ns=int(method.max_seconds * _NS)
         )
 
-    def _time(self, loaded: _Loaded, watch: Watch) -> _Timed:
+    def _time(self, loaded: Loaded, watch: Watch) -> _Timed:
         method = self._method
         self._say("timing", setup.patience_s(self._spec) + 3 * loaded.about_ns / _NS)
         waiter, look = loops.Waiter(), _Look(watch)
@@ -266,7 +247,7 @@ class _Cell:
         per_query = method.samples_per_query if method.scenario == "multi_stream" else self._batch
         return _Timed(record=record, cpu_ns=max(0, cpu_ns), samples=record.runs * per_query)
 
-    def _time_server(self, loaded: _Loaded, watch: Watch) -> _Timed:
+    def _time_server(self, loaded: Loaded, watch: Watch) -> _Timed:
         from tflotilla.device.benchmark import arrivals
 
         method, limits = self._method, self._limits()
@@ -312,7 +293,7 @@ class _Cell:
         assert best is not None  # noqa: S101 - at least one rate is tried
         return best._replace(trials=tuple(trials))
 
-    def _service_ns(self, loaded: _Loaded) -> int:
+    def _service_ns(self, loaded: Loaded) -> int:
         """Return what a query takes that doesn't wait: a search begins there."""
         self._say("finding out what a query takes", setup.patience_s(self._spec))
         most_ns = min(_NS, int(self._method.max_seconds * _NS))
@@ -320,83 +301,7 @@ class _Cell:
         record = loops.run(loaded.calls, itertools.cycle(loaded.feed), limits)
         return record.timed_ns // record.runs
 
-    def _own_passes(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
-        """Add what is found out in passes of their own, after everything that is timed.
-
-        The figures are there: a pass that fails is a note beside them.
-        """
-        method = self._method
-        passes: tuple[tuple[str, bool, Callable[[_Loaded, Measurement], Measurement]], ...] = (
-            ("right answers were not counted", bool(loaded.samples and loaded.samples.labels), self._count_right),
-            ("there is no sustained run", method.sustained_seconds is not None, self._run_on),
-            ("the stages were not timed", method.stages, self._time_stages),
-            ("the operators were not timed", method.profile, self._time_operators),
-        )
-        for failure, wanted, do in passes:
-            try:
-                measurement = do(loaded, measurement) if wanted else measurement
-            except (TflotillaError, ValueError, RuntimeError, OSError, MemoryError) as error:
-                said = f"{failure}: {' '.join(str(error).split()) or type(error).__name__}"
-                noted = replace(measurement.verdict, notes=(*measurement.verdict.notes, said))
-                measurement = replace(measurement, verdict=noted)
-        return measurement
-
-    def _run_on(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
-        from tflotilla.device.benchmark import sustained
-
-        seconds = self._method.sustained_seconds or 0.0
-        self._say("running on, sustained", seconds + setup.patience_s(self._spec))
-        sensors = readings.Sensors()
-        figures = sustained.run(
-            loaded.calls,
-            itertools.cycle(loaded.feed),
-            seconds,
-            cold_p50_ns=measurement.invoke.median_ns,
-            read=lambda at_s: sensors.read(at_s=at_s),
-        )
-        return replace(measurement, sustained=figures)
-
-    def _time_stages(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
-        from tflotilla.device.benchmark import stages
-
-        self._say("timing the stages", _SLACK_S + setup.patience_s(self._spec))
-        found = stages.run(
-            loaded.ready.model,
-            loaded.calls.invoke,
-            loaded.bundle,
-            rows=loaded.rows,
-            samples=loaded.samples,
-            batch=self._batch,
-            seed=self._method.seed,
-            limits=self._limits(),
-        )
-        return replace(measurement, stages=found)
-
-    def _time_operators(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
-        from tflotilla.device.benchmark import profiling
-
-        del loaded
-        timeout_s = 2 * _PROFILE_S + setup.patience_s(self._spec)
-        self._say("timing the operators", timeout_s + _SLACK_S)
-        profile = profiling.ask(self._spec, seconds=_PROFILE_S, timeout_s=timeout_s)
-        return replace(measurement, profile=profile)
-
-    def _count_right(self, loaded: _Loaded, measurement: Measurement) -> Measurement:
-        from tflotilla.device.benchmark import correctness
-
-        if loaded.samples is None or loaded.sample is None:
-            return measurement
-        kind = loaded.bundle.manifest.postprocessing.kind
-        if kind != "classification":
-            message = f"labels are classes, and the bundle's postprocessing is {kind}"
-            raise DatasetError(message)
-        labels = loaded.samples.labels
-        each_s = 0.5 + 5 * loaded.about_ns / _NS
-        self._say("counting right answers", setup.patience_s(self._spec) + _SLACK_S + len(labels) * each_s)
-        right, labelled = correctness.count_right(loaded.ready.model, loaded.sample, labels, batch=self._batch)
-        return replace(measurement, correctness=replace(measurement.correctness, right=right, labelled=labelled))
-
-    def _measurement(self, loaded: _Loaded, timed: _Timed, evidence: Evidence) -> Measurement:
+    def _measurement(self, loaded: Loaded, timed: _Timed, evidence: Evidence) -> Measurement:
         method, record, ready = self._method, timed.record, loaded.ready
         self._say("computing the figures", _FIGURES_S)
         latency = statistics.distribution(record.queries)

@@ -31,13 +31,26 @@ def run(
     *,
     cold_p50_ns: int,
     read: Callable[[float], BoardReading],
+    begins: Callable[[float, float], None] = lambda _at_s, _part_s: None,
     clock: Clock = time.perf_counter_ns,
 ) -> SustainedFigures:
-    """Run on for so long; `read` gives the board at so many seconds from the beginning."""
+    """Run on for so long.
+
+    Args:
+        calls: what a run is made of.
+        inputs: an endless rotation, as `calls.put` takes them.
+        seconds: how long.
+        cold_p50_ns: what to hold the end against.
+        read: gives the board at so many seconds from the beginning.
+        begins: hears of each part of the course: when it begins, and how long it takes.
+        clock: nanoseconds.
+
+    """
     parts = min(_MOST_PARTS, max(_LEAST_PARTS, round(seconds / _PART_S)))
     begin = clock()
     course = []
     for number in range(parts):
+        begins((clock() - begin) / loops.NS, seconds / parts)
         rest_ns = max(0, begin + int(seconds * loops.NS * (number + 1) / parts) - clock())
         record = loops.run(calls, inputs, loops.Limits(min_runs=1, min_ns=rest_ns, max_ns=rest_ns), clock=clock)
         at_s = (clock() - begin) / loops.NS
