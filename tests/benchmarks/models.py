@@ -51,7 +51,7 @@ RESNET_8 = Measured(
 MOBILENET_V2 = Measured(title="MobileNetV2 1.0 224 (int8)", made=MADE, patience=4)
 
 
-def write_bundle(folder: Path, model: bytes, runtime_name: str) -> Path:
+def write_bundle(folder: Path, model: bytes, runtime_name: str, *, tolerance_lsb: int = 1) -> Path:
     """Write a bundle whose one golden vector is what this runtime says to zeros."""
     loaded = runtime.find(runtime_name).load(model, LoadOptions())
     inputs = zeros(loaded.inputs)
@@ -65,7 +65,7 @@ def write_bundle(folder: Path, model: bytes, runtime_name: str) -> Path:
         changes={
             "inputs": loaded.inputs,
             "outputs": loaded.outputs,
-            "goldens": GoldenPolicy(count=1, runtime=runtime_name),
+            "goldens": GoldenPolicy(count=1, runtime=runtime_name, tolerance_lsb=tolerance_lsb),
             "postprocessing": Postprocessing(top_k=3),
             "preprocessing": None,
         },

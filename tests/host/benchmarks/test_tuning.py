@@ -104,8 +104,21 @@ class TestSearch:
         _search(board, axes=Axes(threads=(1, 2, 3, 4, 5, 6), xnnpack=(True, False)), cores=6)
 
         assert [len(cells) for cells, _ in board.asked] == [24, 6, 2]
-        assert [method.min_seconds for _, method in board.asked] == pytest.approx([10 / 32, 10 / 6, 10])
+        assert [method.min_seconds for _, method in board.asked] == pytest.approx([10 / 40, 10 / 8, 10])
         assert board.asked[-1][1] == FULL
+
+    @pytest.mark.parametrize("overhead_s", [0.5, 2.0, 6.0])
+    def test_a_third_of_the_time_however_long_a_process_takes_to_start(self, overhead_s: float) -> None:
+        axes, wish = Axes(threads=(1, 2, 3, 4, 5, 6), xnnpack=(True, False)), Wish()
+        board = FakeBoard(overhead_s=overhead_s)
+        search = tuning.begin(tuning.cells(axes, pi(6), wish), FULL, wish, stretch=True)
+
+        search = tuning.run(search, board, clock=lambda: board.seconds)
+
+        full = search.rungs[-1].method
+        assert board.asked[-1][1] == full
+        assert full.min_seconds == pytest.approx(max(10.0, 7 * overhead_s), rel=0.05)
+        assert board.seconds <= 24 * (overhead_s + full.min_seconds) / 3
 
     def test_the_order_is_shuffled_by_the_seed_anew_in_each_round(self) -> None:
         orders = []

@@ -56,6 +56,8 @@ class Job:
     method: Method
     #: Whether threads are also bound to processors of their own.
     bind: bool
+    #: Whether to measure longer where starting a process takes long.
+    stretch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +109,7 @@ def tune(
         try:
             cells = tuning.cells(job.axes, kind.facts, job.wish, bind=job.bind)
             search = tuning.run(
-                tuning.begin(cells, job.method, job.wish),
+                tuning.begin(cells, job.method, job.wish, stretch=job.stretch),
                 talk.measure,
                 on_rung=lambda search, board=board: tell(f"{board}: {progress(search)}"),  # type: ignore[misc]
             )

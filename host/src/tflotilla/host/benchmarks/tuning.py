@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +51,9 @@ _WARMUP_RUNS = 3
 _P90_RUNS, _P99_RUNS = 64, 662
 #: Up to so many cells are measured in full at once; up to so many more after one short rung.
 _FEW, _SOME = 3, 8
-_SCREEN_OF_SOME, _SCREEN_OF_MANY, _SEMIFINAL = 1 / 8, 1 / 32, 1 / 6
+_SCREEN_OF_SOME, _SCREEN_OF_MANY, _SEMIFINAL = 1 / 8, 1 / 40, 1 / 8
+#: A process that takes long to start is worth measuring longer: starting 24 of them would cost more than they tell.
+_TIMES_OVERHEAD, _MOST_STRETCHED_S = 7.0, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,8 @@ class Search:
     entries: tuple[Entry, ...]
     #: The rung that is due, counted from 0.
     at: int = 0
+    #: Measure longer in the later rungs where starting a process takes long.
+    stretch: bool = False
     #: The statistic that each finished rung was ranked by.
     ranked_by: tuple[str, ...] = ()
 
@@ -114,8 +119,13 @@ class Search:
         order = self._order()
         return tuple(self.entries[n].configuration for n in order), self.rungs[self.at].method
 
-    def hearing(self, cells: Sequence[BenchmarkCell]) -> Search:
-        """Return the search after the cells of `due`, in its order. Raises BoardError when some are missing."""
+    def hearing(self, cells: Sequence[BenchmarkCell], *, seconds: float | None = None) -> Search:
+        """Return the search after the cells of `due`, in its order, which took so long.
+
+        Raises:
+            BoardError: some are missing.
+
+        """
         order = self._order()
         if len(cells) != len(order):
             raise BoardError(f"{len(order)} configurations were asked for and {len(cells)} measured; tune again")
@@ -136,10 +146,27 @@ class Search:
             for n in staying:
                 if n not in kept:
                     behind = (
-                        f"{statistic} {_shown(entries[n], statistic)}, the last that went on {_text(cut, statistic)}"
+                        f"{statistic} {_shown(entries[n], statistic)}, the last that went on {words(cut, statistic)}"
                     )
                     entries[n] = dataclasses.replace(entries[n], out=f"slower in round {self.at + 1}: {behind}")
-        return dataclasses.replace(self, entries=tuple(entries), at=self.at + 1, ranked_by=(*self.ranked_by, statistic))
+        return dataclasses.replace(
+            self,
+            rungs=self._stretched(cells, seconds),
+            entries=tuple(entries),
+            at=self.at + 1,
+            ranked_by=(*self.ranked_by, statistic),
+        )
+
+    def _stretched(self, cells: Sequence[BenchmarkCell], seconds: float | None) -> tuple[Rung, ...]:
+        """Return the rungs, after the first with more time where each process takes long to start."""
+        if not self.stretch or seconds is None or self.at != 0 or len(self.rungs) == 1:
+            return self.rungs
+        timed = sum(cell.measurement.seconds for cell in cells if cell.measurement is not None)
+        overhead = max(0.0, seconds - timed) / len(cells)
+        full = self.rungs[-1].method
+        wanted = max(full.min_seconds, min(_TIMES_OVERHEAD * overhead, _MOST_STRETCHED_S))
+        longer = dataclasses.replace(full, min_seconds=wanted, max_seconds=max(full.max_seconds, wanted))
+        return self.rungs[:1] + _rungs(len(self.entries), longer)[1:]
 
     def _order(self) -> list[int]:
         order = [n for n, entry in enumerate(self.entries) if entry.out is None]
@@ -207,21 +234,33 @@ def cells(axes: matrix.Axes, facts: BoardFacts, wish: Wish, *, bind: bool = Fals
     return found
 
 
-def begin(configurations: Sequence[Configuration], method: Method, wish: Wish) -> Search:
-    """Return the search over these; `method` is how a whole benchmark would measure each."""
+def begin(configurations: Sequence[Configuration], method: Method, wish: Wish, *, stretch: bool = False) -> Search:
+    """Return the search over these; `method` is how a whole benchmark would measure each.
+
+    With `stretch`, later rounds take longer where starting a process does: that bounds what starting may cost.
+    """
     full = dataclasses.replace(method, min_runs=max(method.min_runs, wish.min_runs))
     return Search(
         wish=wish,
         rungs=_rungs(len(configurations), full),
         entries=tuple(Entry(configuration=configuration) for configuration in configurations),
+        stretch=stretch,
     )
 
 
-def run(search: Search, measure: Measure, *, on_rung: Callable[[Search], None] = lambda _search: None) -> Search:
+def run(
+    search: Search,
+    measure: Measure,
+    *,
+    on_rung: Callable[[Search], None] = lambda _search: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Search:
     """Measure rung by rung to the end; `on_rung` hears of each before it begins."""
     while not search.finished:
         on_rung(search)
-        search = search.hearing(measure(*search.due()))
+        began = clock()
+        cells = measure(*search.due())
+        search = search.hearing(cells, seconds=clock() - began)
     return search
 
 
@@ -248,7 +287,8 @@ def conclude(search: Search) -> Found:
 def disqualification(cell: BenchmarkCell, wish: Wish) -> str | None:
     """Say why a cell can't be the pick whatever its speed; None when it can."""
     if cell.error is not None:
-        return f"{cell.error.kind}: {cell.error.message}"
+        kind, message = cell.error.kind, cell.error.message
+        return message if message.startswith(kind) else f"{kind}: {message}"
     measured = cell.measurement
     if measured is None:
         return "it was not measured"
@@ -288,11 +328,6 @@ def value(measured: Measurement, statistic: str, *, batch: int = 1) -> float | N
     if statistic == "p50":
         return float(measured.latency.median_ns)
     return _percentile(measured, float(statistic.removeprefix("p")))
-
-
-def words(figure: float, statistic: str) -> str:
-    """Return a statistic's value for people: milliseconds, or samples per second."""
-    return _text(figure, statistic)
 
 
 def _runs(inference: InferenceConfig, free: int) -> bool:
@@ -452,10 +487,11 @@ def _score(entry: Entry, statistic: str) -> float:
 
 
 def _shown(entry: Entry, statistic: str) -> str:
-    return _text(_score(entry, statistic), statistic)
+    return words(_score(entry, statistic), statistic)
 
 
-def _text(figure: float, statistic: str) -> str:
+def words(figure: float, statistic: str) -> str:
+    """Return a statistic's value for people: milliseconds, or samples per second."""
     if not math.isfinite(figure):
         return "none"
     if statistic == "throughput":

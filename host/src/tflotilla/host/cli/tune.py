@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.errors import TflotillaError
 
 _AUTO = "auto"
+_SECONDS = 10.0
 _OBJECTIVES = ("p50", "p90", "p99", "mean", "throughput", "cpu")
 _WAYS = ("auto", "mqtt", "ssh")
 _Objective = Literal["p50", "p90", "p99", "mean", "throughput", "cpu"]
@@ -60,8 +61,13 @@ def tune(
     ] = None,
     batch: Annotated[str, typer.Option(help="Samples in one invoke, like 1,4; only 1 can be served.")] = "1",
     min_seconds: Annotated[
-        float, typer.Option("--min-seconds", "--min-secs", help="How long the last round measures each.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--min-seconds",
+            "--min-secs",
+            help="How long the last round measures each. Default: 10, or 7 times what starting a process takes.",
+        ),
+    ] = None,
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
     ] = 60.0,
@@ -108,8 +114,11 @@ def tune(
     job = fleet_tuning.Job(
         axes=_axes(threads, runtimes, xnnpack, delegate or [], pinned, batch),
         wish=_wish(objective, max_p99, max_rss, leave_cores, seed),
-        method=_method(min_seconds, max_seconds, warmup_runs, seed, cool_to, max_other_cpu),
+        method=_method(
+            _SECONDS if min_seconds is None else min_seconds, max_seconds, warmup_runs, seed, cool_to, max_other_cpu
+        ),
         bind=_AUTO in (affinity or [_AUTO]),
+        stretch=min_seconds is None,
     )
     if timeout is not None and timeout <= 0:
         raise UsageError("--timeout must be above 0")
