@@ -21,7 +21,7 @@ SUMMARY_FIGURES = ("count", "avg, ms", "%", "cumulative %", "called")
 _NOTE_LENGTH = 1500
 
 _HOW = {
-    "prefix_difference": "timed by difference: graphs of the first k and k-1 operators in turn, not by a profiler",
+    "prefix_difference": "timed by difference: graphs that end with and before each operator, not by a profiler",
     "benchmark_model": "timed by the board's own benchmark_model, with its profiler",
 }
 
