@@ -10,7 +10,8 @@ import pytest
 
 from tests import benchmark_model_made as made
 from tests import models_made
-from tests.device import children
+from tests.device import children, running_bundles
+from tests.device.benchmark import cells
 from tflotilla.device.benchmark import benchmark_model, inputs, profiling
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
@@ -177,3 +178,13 @@ def _gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (ProcessLookupError, FileNotFoundError):
         return True
+
+
+def test_the_one_beside_the_agent_profiles_a_cell(tmp_path: Path) -> None:
+    bundle = running_bundles.write(tmp_path / "home" / "bundles" / "b")
+    own = _program(tmp_path / "home" / "bin", made.INFO)
+
+    found = profiling.ask(cells.spec(bundle), seconds=1, timeout_s=children.PATIENCE_S)
+
+    assert found.method == "benchmark_model"
+    assert str(own) in found.note
