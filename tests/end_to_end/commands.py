@@ -39,8 +39,9 @@ class Person:
     folder: Path
     home: Path
 
-    def types(self, *arguments: str | Path, code: int | None = 0) -> Ran:
-        """Run `tflotilla arguments…`; its exit code must be `code`, unless that is None."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """What their commands find in the environment."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -49,10 +50,14 @@ class Person:
         }
         # How this machine reaches its package index is its own business, and uv's.
         environment |= {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_", "SSL_"))}
+        return environment
+
+    def types(self, *arguments: str | Path, code: int | None = 0) -> Ran:
+        """Run `tflotilla arguments…`; its exit code must be `code`, unless that is None."""
         done = subprocess.run(
             [sys.executable, "-m", "tflotilla.host", *map(str, arguments)],
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -7,40 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests import brokers, models_made, sshd
-from tests.end_to_end.commands import Person
+from tests import brokers, sshd
+from tests.end_to_end import real_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto, pytest.mark.xdist_group("real_servers")]
+    from tests.end_to_end.commands import Person
 
-_USER, _PASSWORD = "fleet", "correct horse"
+pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto, pytest.mark.xdist_group("real_servers")]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("end to end $(id)")
-    (made / "camera").mkdir()
-    for label, name in enumerate(models_made.LABELS):
-        Image.fromarray(models_made.noisy(label, seed=label)).save(made / "camera" / f"{name} '$(touch x)'.png")
-    (made / "camera" / "empty.png").touch()
-    (made / "labels.txt").write_bytes(models_made.LABELS_TXT)
-    for name in ("tiny_classifier", "tiny_classifier_shifted", "op_version_too_high"):
-        (made / f"{name}.tflite").write_bytes(models_made.read(name))
-    np.save(made / "goldens.npy", np.stack([models_made.noisy(k, seed=k) for k in range(10)])[..., None])
-    sshd.generate_key(made / "release key")
-    return made
+    return real_servers.fill(tmp_path_factory.mktemp("end to end $(id)"))
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[brokers.Mosquitto]:
-    with brokers.mosquitto(tmp_path_factory.mktemp("broker"), username=_USER, password=_PASSWORD) as running:
+    folder = tmp_path_factory.mktemp("broker")
+    with brokers.mosquitto(folder, username=real_servers.USER, password=real_servers.PASSWORD) as running:
         yield running
 
 
@@ -52,52 +41,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
 
 @pytest.fixture(scope="module")
 def person(folder: Path, broker: brokers.Mosquitto, board: sshd.Sshd) -> Person:
-    """Somebody who enrolled the board, wrote their fleet.toml, and bootstrapped it."""
-    home = folder / "person"
-    home.mkdir()
-    someone = Person(folder=folder, home=home)
-    someone.types(
-        *("board", "add", "pi-1", f"{board.user}@{board.host}:{board.port}", "--identity", board.client_key),
-        *("--fingerprint", board.fingerprint, "--install", "user", "--label", "site=lab"),
-    )
-    (folder / "password").write_text(_PASSWORD)
-    written = (folder / "fleet.toml").read_text()
-    settings = f"""
-[mqtt]
-host = "127.0.0.1"
-port = {broker.port}
-username = "{_USER}"
-password_file = "password"
-
-[signing]
-key = "release key"
-
-[agent.source]
-kind = "folder"
-path = {str(folder / "camera")!r}
-interval_ms = 20
-
-[agent.reporting]
-window_s = 0.2
-"""
-    (folder / "fleet.toml").write_text(written + settings)
-    someone.types("board", "bootstrap", "all")
-    for version, model in (("1.0.0", "tiny_classifier"), ("2.0.0", "tiny_classifier_shifted")):
-        someone.types(
-            *(
-                "bundle",
-                "create",
-                f"{model}.tflite",
-                "--name",
-                "digits",
-                "--version",
-                version,
-                "--labels",
-                "labels.txt",
-            ),
-            *("--preprocess", "unit,colour=gray", "--health", "confirm_window_s=2", "-o", f"digits-{version}.tflb"),
-        )
-    return someone
+    return real_servers.enrol(folder, broker, board)
 
 
 def test_a_board_that_does_not_serve_yet_says_so(person: Person) -> None:
@@ -225,7 +169,7 @@ def test_a_wrong_password_is_said_to_be_wrong(person: Person) -> None:
     try:
         refused = person.types("watch", "--for", "1", code=10)
     finally:
-        (person.folder / "password").write_text(_PASSWORD)
+        (person.folder / "password").write_text(real_servers.PASSWORD)
 
     assert "password" in refused.err
 
