@@ -112,6 +112,17 @@ def test_without_the_time_for_it_the_whole_model_runs_once_to_warm_up_and_once_t
     assert clock.calls[:4] == ["whole", "whole", "lower", "upper"]
 
 
+def test_where_it_is_too_long_the_whole_model_does_not_run_at_all() -> None:
+    clock = _Clock()
+
+    taken, _, wholes = operators.paired_differences(
+        clock.takes("upper", 7), clock.takes("lower", 4), None, refill=False, until_ns=0, clocks=clock.clocks
+    )
+
+    assert taken == [3] * 5
+    assert wholes == []
+
+
 def test_pairs_are_taken_until_the_time_is_over_and_never_more_than_400() -> None:
     clock = _Clock()
 
@@ -128,7 +139,7 @@ def test_pairs_are_taken_until_the_time_is_over_and_never_more_than_400() -> Non
     [
         (2, 60, Plan(stride=1, refill=True)),
         (100, 60, Plan(stride=1, refill=False)),
-        (1000, 60, Plan(stride=4, refill=False)),
+        (1000, 60, Plan(stride=2, refill=False)),
         (60_000, 1, Plan(stride=67, refill=False)),
     ],
 )

@@ -46,6 +46,8 @@ _CONTEXT = 3
 _LEAST_PAIRS, _MOST_PAIRS = 5, 400
 #: Even the smallest graph takes so long to be cut and loaded.
 _LEAST_LOAD_NS = 1_000_000
+#: The whole model is timed before every so many cuts where there is little time.
+_SELDOM = 4
 #: The whole model's time may move so far from the first to the last quarter of the pass without a word.
 _QUIET_CHANGE = 0.05
 #: The operators' sum may be so far from the whole model's time without a word.
@@ -164,7 +166,7 @@ def plan_for(operators: int, *, load_ns: int, whole_ns: int, left_ns: int) -> Pl
     refilled_ns = loads_ns + pairs_ns + _LEAST_PAIRS * 2 * whole_ns
     if refilled_ns * operators <= left_ns:
         return Plan(stride=1, refill=True)
-    affordable = max(1, int(left_ns / (loads_ns + pairs_ns + 2 * whole_ns)))
+    affordable = max(1, int(left_ns / (loads_ns + pairs_ns + 2 * whole_ns / _SELDOM)))
     return Plan(stride=-(-operators // affordable), refill=False)
 
 
@@ -182,13 +184,13 @@ class Pairs(NamedTuple):
 def paired_differences(
     upper: Callable[[], None],
     lower: Callable[[], None],
-    whole: Callable[[], None],
+    whole: Callable[[], None] | None,
     *,
     refill: bool,
     until_ns: int,
     clocks: Clocks,
 ) -> Pairs:
-    """Time two calls in turn, with the whole model's before each (`refill`) or before all of them.
+    """Time two calls in turn, with the whole model's before each (`refill`) or before all of them; None is never.
 
     At least 5 pairs are taken, and no more than 400.
     """
@@ -201,7 +203,7 @@ def paired_differences(
         calls = (upper, lower) if len(differences) % 2 else (lower, upper)
         taken: dict[Callable[[], None], int] = {}
         for call in calls:
-            if refill or not wholes:
+            if whole is not None and (refill or not wholes):
                 if not refill:
                     # Loading has emptied the caches; what is timed is a run like the others.
                     whole()
@@ -228,6 +230,8 @@ class _Walk:
         wholes: list[int] = []
         begin, operators = 0, self._loader.operators
         clock = self._clocks.passing
+        # Without the refilling it is timed before some of the cuts only: they are many, and it is long.
+        seldom = 1 if plan.refill else max(1, min(_SELDOM, operators // plan.stride // 8))
         latest_ns = deadline_ns + (deadline_ns - clock()) // 2
         for end in _cuts(operators, plan.stride):
             if end < operators and clock() > latest_ns:
@@ -242,7 +246,7 @@ class _Walk:
             taken = paired_differences(
                 upper.once,
                 lower.once,
-                self._whole.once,
+                None if len(steps) % seldom else self._whole.once,
                 refill=plan.refill and clock() < deadline_ns,
                 until_ns=until_ns,
                 clocks=self._clocks,
