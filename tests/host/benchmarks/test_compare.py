@@ -280,6 +280,24 @@ def test_a_result_without_an_identity_is_not_compared() -> None:
     )
 
 
+def test_offline_is_judged_by_samples_a_second() -> None:
+    def offline(median_ns: float) -> BoardRun:
+        board = _board(series.independent(700, 1, median_ns=median_ns))
+        return dataclasses.replace(board, request=dataclasses.replace(board.request, method=Method(scenario="offline")))
+
+    (pair,) = _compare(offline(5e6), offline(6e6)).pairs
+    assert [("qps", "regression")] == [(figure.metric, figure.outcome) for figure in pair.figures]
+
+
+def test_a_long_comparison_says_how_far_it_is() -> None:
+    cells = [measured.cell(series.independent(20, n), threads=n) for n in range(1, 20)]
+    told: list[str] = []
+    run = measured.run(measured.board_run(cells))
+    compare(run, run, tell=told.append)
+
+    assert told == ["comparing cell 16 of 19"]
+
+
 def _server(qps: float | None) -> BoardRun:
     board = _board(series.independent(700, 1), qps=qps)
     method = Method(scenario="server", latency_bound_ms=20.0)

@@ -18,7 +18,7 @@ from tests.shared.random_values import value_of
 from tflotilla.host.benchmarks.foreign import ForeignFigures
 from tflotilla.host.benchmarks.results import Run, from_json, to_json
 from tflotilla.host.benchmarks.sqlite import History
-from tflotilla.shared.contract.errors import ConflictError, InputError
+from tflotilla.shared.contract.errors import ConflictError, InputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,6 +176,30 @@ def test_a_database_of_a_newer_tflotilla_or_of_something_else_is_not_touched(his
         with pytest.raises(InputError, match=said):
             history.save(_run())
         assert before == history.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", " x", "a/b", "x.json", "X.JSON", "-x", "a\nb", "\x1b[31m", "\udc80", "n" * 81]
+)
+def test_names_that_can_not_be_typed_or_look_like_files_are_refused(history: History, name: str) -> None:
+    with pytest.raises(UsageError, match="can't be called"):
+        history.check(name)
+    with pytest.raises(UsageError, match="can't be called"):
+        history.save(_run(name=name))
+    assert not history.path.exists()
+
+
+def test_what_can_not_be_saved_is_known_before_it_is_measured(history: History) -> None:
+    history.check("main")
+    assert not history.path.parent.exists()
+
+    history.path.parent.mkdir()
+    history.path.write_bytes(b"no database" * 100)
+    with pytest.raises(InputError, match="damaged"):
+        history.check("main")
+    history.path.unlink()
+    history.save(_run(name="main"))
+    history.check("main")
 
 
 def test_a_folder_in_the_place_of_the_file_is_said(history: History) -> None:

@@ -127,6 +127,8 @@ def test_nothing_to_compare_is_no_success(benchmark: Command, place: Path) -> No
         (("compare", "main", "same.json", "--junit", "fleet.toml/x.xml"), 3, "can't be written"),
         (("history", "--limit", "0"), 2, "--limit must be"),
         (("import", "same.json"), 3, "needs no import"),
+        (("import", "same.json", "--name", "a/b"), 2, "looks like a file"),
+        (("import", "same.json", "--name", "\udcff"), 2, "visible characters"),
         (("import", "fleet.toml"), 3, "nothing that benchmark_model"),
         (("import", "none.log"), 3, "can't be read"),
     ],
@@ -154,13 +156,13 @@ def test_the_history_lists_what_was_saved(benchmark: Command) -> None:
 def test_a_foreign_log_is_imported_saved_shown_and_compared(benchmark: Command, place: Path) -> None:
     log = place / "run.log"
     log.write_text(benchmark_model_made.INFO)
-    code, out, said = benchmark("import", "run.log", "--save", "by-hand", "-o", "by-hand.json")
+    code, out, said = benchmark("import", "run.log", "--name", "by-hand", "-o", "by-hand.json")
     log.write_text(benchmark_model_made.INFO.replace("median=2501", "median=3501"))
-    again = benchmark("import", "run.log", "--save", "by-hand-2")[0]
+    again = benchmark("import", "run.log", "--name", "by-hand-2")[0]
 
     assert (code, again) == (0, 0)
     assert "my net.tflite" in out
-    assert "saved as by-hand" in said
+    assert "saved as 'by-hand'" in said
     assert results.read(place / "by-hand.json").foreign[0].runs == 399
     assert benchmark("compare", "by-hand", "by-hand.json")[0] == 0
     assert benchmark("compare", "by-hand", "by-hand-2")[0] == 13
@@ -170,7 +172,7 @@ def test_a_foreign_log_is_imported_saved_shown_and_compared(benchmark: Command, 
 def test_the_same_file_can_be_imported_twice(benchmark: Command, place: Path) -> None:
     (place / "run.log").write_text(benchmark_model_made.INFO)
 
-    assert [benchmark("import", "run.log", "--save", "x")[0] for _ in range(2)] == [0, 0]
+    assert [benchmark("import", "run.log", "--save")[0] for _ in range(2)] == [0, 0]
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("5 %", 0.05), ("0.05", 0.05), (".5", 0.5), ("0%", 0.0)])

@@ -23,7 +23,7 @@ from tflotilla.host.benchmarks.rendering import words
 from tflotilla.shared.statistics import minimum_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tflotilla.host.benchmarks.pairing import Couple
     from tflotilla.host.benchmarks.results import Run
@@ -33,6 +33,7 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 Outcome = Literal["regression", "broken", "improvement", "unchanged", "uncertain", "incomparable"]
 _PERCENT: dict[Metric, float] = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 _SEED = 0
+_TOLD_EVERY = 16
 _MOST_NS = 1e18
 
 
@@ -87,9 +88,20 @@ class Comparison:
         return {outcome: outcomes.count(outcome) for outcome in get_args(Outcome) if outcome in outcomes}
 
 
-def compare(base: Run, new: Run, limits: Limits = Limits()) -> Comparison:  # noqa: B008 - a frozen value
+def compare(
+    base: Run,
+    new: Run,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Comparison:
     """Hold a result against an older one. Equal results and limits give equal answers: all chance is seeded."""
-    pairs = [_pair(couple, limits) for couple in pairing.couples(base, new, limits)]
+    pairs = []
+    couples = tuple(pairing.couples(base, new, limits))
+    for number, couple in enumerate(couples, 1):
+        if number % _TOLD_EVERY == 0:
+            tell(f"comparing cell {number} of {len(couples)}")
+        pairs.append(_pair(couple, limits))
     pairs += [
         Pair(
             board="",

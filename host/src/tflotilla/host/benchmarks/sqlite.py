@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.benchmarks import results
-from tflotilla.shared.contract.errors import ConflictError, InputError
+from tflotilla.host.models.delivery import check_writable
+from tflotilla.shared.contract.errors import ConflictError, InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,15 +29,16 @@ _VERSION = 1
 #: Several commands may save at once, each in milliseconds.
 _PATIENCE_S = 20.0
 _LEAST_PREFIX = 4
+_LONGEST_NAME = 80
 _SCHEMA = """
 CREATE TABLE runs (
     id TEXT PRIMARY KEY, created REAL NOT NULL, name TEXT, tool TEXT NOT NULL, document BLOB NOT NULL
-) STRICT;
+);
 CREATE INDEX runs_by_name ON runs (name, created);
 CREATE TABLE parts (
     run TEXT NOT NULL REFERENCES runs (id), position INTEGER NOT NULL, board TEXT NOT NULL, model TEXT NOT NULL,
     model_sha256 TEXT, cells INTEGER NOT NULL, PRIMARY KEY (run, position)
-) STRICT;
+);
 CREATE INDEX parts_by_board ON parts (board, model);
 """
 #: Newest first; of two of one moment the one that was saved later.
@@ -57,11 +59,37 @@ class Entry:
     cells: int
 
 
+def check_name(name: str | None) -> None:
+    """Refuse names that could not be typed, or would be taken for a file. Raises UsageError."""
+    if name is None:
+        return
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise UsageError(
+            f"a benchmark can't be called {name[:_LONGEST_NAME]!r}: 1 to {_LONGEST_NAME} visible characters"
+        )
+    if "/" in name or name.startswith("-") or name.lower().endswith(".json"):
+        raise UsageError(f"a benchmark can't be called {name!r}: it looks like a file or an option")
+
+
 class History:
     """The runs that were saved. Every method opens the file anew, so nothing is held between commands."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def check(self, name: str | None) -> None:
+        """Find out before minutes of work whether a run of that name can be kept. Makes nothing.
+
+        Raises:
+            UsageError: it can't be a name.
+            InputError: the database can't be written.
+
+        """
+        check_name(name)
+        check_writable(self.path)
+        if self.path.exists() and (not self.path.is_file() or self.path.stat().st_size > 0):
+            with self._open() as database:
+                self._check(database)
 
     def save(self, run: Run) -> None:
         """Keep a run; the same run again changes nothing.
@@ -69,8 +97,10 @@ class History:
         Raises:
             ConflictError: another run has its id.
             InputError: the database can't be written.
+            UsageError: its name can't be one.
 
         """
+        check_name(run.name)
         document = zlib.compress(results.to_json(run))
         parts: list[tuple[str, str, str | None, int]] = [
             (part.board, part.model, None if part.identity is None else part.identity.model_sha256, len(part.cells))
@@ -196,17 +226,15 @@ class History:
             raise InputError(f"{self.path} can't be used: {self._said(error)}") from error
 
     def _said(self, error: sqlite3.Error) -> str:
-        if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode in (
-            sqlite3.SQLITE_NOTADB,
-            sqlite3.SQLITE_CORRUPT,
-        ):
+        # What the module itself raises has no code.
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return f"it is damaged, or no database ({error}); move it away to begin a new history"
         return str(error)
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         """Make the tables in an empty file. Raises InputError for any other that is not ours."""
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version == 0 and tables == 0:
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)

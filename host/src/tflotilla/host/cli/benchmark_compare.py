@@ -71,8 +71,8 @@ def compare(
     if junit is not None:
         delivery.check_writable(junit)
     before, after = load(base, fleet), load(new, fleet)
-    with output.progress("comparing"):
-        found = comparing.compare(before, after, limits)
+    with output.progress("comparing") as tell:
+        found = comparing.compare(before, after, limits, tell=tell)
     problem = _problem(found, strict=strict)
     if junit is not None:
         delivery.deliver(comparison.to_junit(found), junit)

@@ -39,7 +39,7 @@ def history(
         return
     if not entries:
         some = "" if board is None and model is None else " of that"
-        output.note(f"nothing{some} in {path}; `tflotilla benchmark SELECTOR --save NAME` keeps a result")
+        output.note(f"nothing{some} in {path}; `tflotilla benchmark SELECTOR --save` keeps a result")
         return
     rows = [
         (

@@ -17,7 +17,8 @@ def import_(
             metavar="FILE", help="What benchmark_model or litert-benchmark printed, or the latter's --result_json."
         ),
     ],
-    save: Annotated[str | None, typer.Option(metavar="NAME", help="Keep it in the history under that name.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the result in the fleet's history.")] = False,
+    name: Annotated[str | None, typer.Option(help="What to call it, for `benchmark compare`; implies --save.")] = None,
     model: Annotated[str | None, typer.Option(help="What the model is called, where the file does not say.")] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write a result file (.json).")
@@ -30,7 +31,7 @@ def import_(
     Understood are benchmark_model's output of every TensorFlow and LiteRT (several runs in a file, op profiles as table
     or CSV, benchmark_model_performance_options), and litert-benchmark's JSON and output.
 
-    Example: tflotilla benchmark import benchmark_model.log --save by-hand -o by-hand.json
+    Example: tflotilla benchmark import benchmark_model.log --name by-hand -o by-hand.json
 
     Exit codes: 0 imported, 2 usage, 3 not such a file, or it holds no figures, 11 another result has its id.
     """
@@ -40,10 +41,12 @@ def import_(
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.models import delivery
 
-    history = None if save is None else History(Fleet.load(fleet).state / FILE)
+    history = History(Fleet.load(fleet).state / FILE) if save or name is not None else None
+    if history is not None:
+        history.check(name)
     if out is not None:
         delivery.check_writable(out)
-    found = importing.read(file, name=save, model=model)
+    found = importing.read(file, name=name, model=model)
     if out is not None:
         results.write(found.run, out)
     if history is not None:
@@ -57,4 +60,5 @@ def import_(
     if out is not None:
         output.note(f"written: {out}")
     if history is not None:
-        output.note(f"saved as {save} ({found.run.id})")
+        called = "" if name is None else f" as {name!r}"
+        output.note(f"saved{called}: {found.run.id} (tflotilla benchmark show {found.run.id})")

@@ -151,6 +151,7 @@ def run(
     from tflotilla.host.benchmarks.measuring import Measurer
     from tflotilla.host.benchmarks.rendering import forms
     from tflotilla.host.benchmarks.results import Run
+    from tflotilla.host.benchmarks.sqlite import FILE, History
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.models.delivery import check_writable
     from tflotilla.shared.contract.benchmark import Method
@@ -195,6 +196,8 @@ def run(
     if timeout is not None and timeout <= 0:
         raise UsageError("--timeout must be above 0")
     loaded = Fleet.load(fleet)
+    if save or name is not None:
+        History(loaded.state / FILE).check(name)
     way = _WAYS["ssh" if loaded.mqtt is None else "mqtt"] if over == "auto" else _WAYS[over]
     with output.progress("asking the boards") as tell:
         measurer = Measurer(

@@ -27,7 +27,7 @@ def load(reference: str, fleet: Path | None) -> Run:
     from tflotilla.host.fleet.inventory import Fleet, locate
 
     path = Path(reference)
-    if path.exists() or path.suffix.lower() == _SUFFIX or len(path.parts) > 1:
+    if path.is_file() or path.suffix.lower() == _SUFFIX or len(path.parts) != 1:
         return results.read(path)
     file = locate(fleet)
     if fleet is None and not file.exists():
