@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.benchmark import Distribution, OperatorProfile
 
 #: More cells than that are in the tables, and have no plots of their own.
-MOST_PICTURED = 12
+MOST_PICTURED = 8
 _MOST_TEXT_LINES = 400
 _SUMMARY_PERCENTILES = (50.0, 90.0, 99.0)
 
@@ -69,6 +69,7 @@ def render(run: Run) -> str:
         "raw_lines": raw_lines,
         "request_of": request_of,
         "drawn": drawn,
+        "most_boards": pictures.MOST_BOARDS,
         "of_fleet": pictures.of_fleet,
         "of_board": pictures.of_board,
         "of_cell": pictures.of_cell,

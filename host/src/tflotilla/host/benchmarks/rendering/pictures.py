@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MOST_LINES = len(plots.COLOURS)
 _MOST_POINTS = 240
 _MOST_DOTS = 500
+#: Boards that have plots of their own, or a bar among the others.
+MOST_BOARDS = 6
+_MOST_BARS = 60
 _MS = words.NS_PER["ms"]
 
 
@@ -37,7 +40,7 @@ class Picture:
 
 def of_fleet(run: Run) -> tuple[Picture, ...]:
     """Return the plot that holds boards and models against each other; nothing where there is one of each."""
-    best = [(board, cells[0]) for board in run.boards if (cells := ranking.best_first(board))]
+    best = [(board, cells[0]) for board in run.boards if (cells := ranking.best_first(board))][:_MOST_BARS]
     if len(best) < 2:  # noqa: PLR2004 - several
         return ()
     values = [cell.measurement.latency.median_ns if cell.measurement is not None else 0 for _, cell in best]
