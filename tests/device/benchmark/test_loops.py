@@ -135,6 +135,37 @@ def test_a_delay_is_waited_between_runs_and_belongs_to_none() -> None:
     assert (record.timed_ns, record.waited_ns, record.late) == (16 * _MS, 9 * _MS, 0)
 
 
+def test_a_pause_longer_than_the_time_ends_with_it() -> None:
+    clock = _Clock(lambda _: 2)
+
+    record = loops.run(
+        clock.calls,
+        itertools.cycle([0]),
+        _limits(4, 0, 10),
+        pace=Pace(period_ns=60 * _NS),
+        clock=clock,
+        wait=clock.wait,
+    )
+
+    assert (record.runs, record.late, record.elapsed_ns) == (1, 0, 10 * _NS)
+
+
+def test_a_paced_query_may_be_of_several_samples() -> None:
+    clock = _Clock(lambda _: 2)
+
+    record = loops.run(
+        clock.calls,
+        itertools.cycle([0]),
+        _limits(3, 0, 10),
+        pace=Pace(delay_ns=3 * _MS),
+        invokes_per_query=2,
+        clock=clock,
+        wait=clock.wait,
+    )
+
+    assert (list(record.queries), list(record.invokes)) == ([8 * _MS] * 3, [2 * _MS] * 6)
+
+
 def test_the_board_is_looked_at_between_runs_several_times_a_second() -> None:
     clock = _Clock(lambda _: 1)
     looks: list[int] = []

@@ -124,13 +124,13 @@ def run(
     record = Record()
     begin = now = clock()
     earliest, latest = begin + limits.min_ns, begin + limits.max_ns
+    grid = _Grid(pace, record, begin, latest, clock, wait) if pace is not None and wait is not None else None
     while not record.runs or (now < latest and (now < earliest or record.runs < limits.min_runs)):
         until = min(now + SLICE_NS, latest if now >= earliest else min(earliest, latest))
         most = _CHUNK if now < earliest else max(1, min(_CHUNK, limits.min_runs - record.runs))
         queries, invokes = array("q"), array("q")
-        if pace is not None:
-            assert wait is not None  # noqa: S101 - the caller's contract
-            _paced(calls, inputs, queries, invokes, record, pace, begin, until, most, clock, wait)
+        if grid is not None:
+            _paced(calls, inputs, queries, invokes, invokes_per_query, until, most, clock, grid)
         elif invokes_per_query > 1:
             _several(calls, inputs, queries, invokes, invokes_per_query, until, most, clock)
         else:
@@ -199,37 +199,65 @@ def _paced(
     inputs: Iterator[Any],
     queries: array[int],
     invokes: array[int],
-    record: Record,
-    pace: Pace,
-    begin: int,
+    each: int,
     until: int,
     most: int,
     clock: Clock,
-    wait: Wait,
+    grid: _Grid,
 ) -> None:
     put, invoke, take = calls
-    for number, tensor in enumerate(itertools.islice(inputs, most), start=record.runs):
-        now = clock()
-        # The grid stands: after a late run the next ones follow at once until the time is caught up with.
-        due = now + (pace.delay_ns if number else 0) if pace.period_ns is None else begin + number * pace.period_ns
-        if now < due:
-            wait(due)
-            record.waited_ns += clock() - now
+    for _ in range(most):
+        if not grid.wait():
+            return
         start = clock()
-        record.late += pace.period_ns is not None and start > due + _LATE_NS
-        put(tensor)
-        ready = clock()
-        invoke()
-        done = clock()
-        take()
+        grid.begins(start)
+        for tensor in itertools.islice(inputs, each):
+            put(tensor)
+            ready = clock()
+            invoke()
+            invokes.append(clock() - ready)
+            take()
         end = clock()
         queries.append(end - start)
-        invokes.append(done - ready)
         if end >= until:
             return
 
 
+class _Grid:
+    """When queries are due. It stands: after a late one the next follow at once until the time is caught up with."""
+
+    def __init__(self, pace: Pace, record: Record, begin: int, latest: int, clock: Clock, wait: Wait) -> None:
+        self._pace = pace
+        self._record = record
+        self._begin = begin
+        self._latest = latest
+        self._clock = clock
+        self._wait = wait
+        self._number = 0
+        self._due = begin
+
+    def wait(self) -> bool:
+        """Wait until it is due; False when that is after the end."""
+        now = self._clock()
+        if self._pace.period_ns is not None:
+            self._due = self._begin + self._number * self._pace.period_ns
+        else:
+            self._due = now + (self._pace.delay_ns if self._number else 0)
+        until = min(self._due, self._latest) if self._number else self._due
+        if now < until:
+            self._wait(until)
+            self._record.waited_ns += self._clock() - now
+        return until == self._due
+
+    def begins(self, start: int) -> None:
+        """Count a query that begins, and whether it is late."""
+        self._number += 1
+        self._record.late += self._pace.period_ns is not None and start > self._due + _LATE_NS
+
+
 def _keep(record: Record, queries: array[int], invokes: array[int], kept: int) -> None:
+    if not queries:
+        return
     record.timed_ns += sum(queries)
     each = len(invokes) // len(queries)
     first = -record.runs % record.thinning
