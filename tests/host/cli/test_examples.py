@@ -15,7 +15,7 @@ from tflotilla.host.cli.plain_typer import typer
 ROOT = Path(__file__).resolve().parents[3]
 
 
-DOCUMENTS = ("README.md", "docs/model-lab.md")
+DOCUMENTS = ("README.md", "docs/model-lab.md", "docs/benchmarks.md", "docs/tuning.md")
 
 
 def _shown() -> list[str]:
