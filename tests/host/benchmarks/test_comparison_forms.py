@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import re
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from tests.host.benchmarks import measured, series
+from tests.shared.random_values import value_of
 from tflotilla.host.benchmarks.compare import Comparison, compare
-from tflotilla.host.benchmarks.figures import Limits
+from tflotilla.host.benchmarks.figures import Limits, Metric
 from tflotilla.host.benchmarks.rendering import comparison
 from tflotilla.host.benchmarks.results import Run
 from tflotilla.shared.contract.benchmark import CellError, Verdict
@@ -133,3 +135,19 @@ def test_two_empty_results_are_a_comparison_of_nothing() -> None:
     assert comparison.table(found).rows == ()
     ET.fromstring(comparison.to_junit(found))  # noqa: S314 - our own text
     assert comparison.to_markdown(found).endswith("\n")
+
+
+def test_whatever_results_claim_a_comparison_of_them_can_be_shown() -> None:
+    """Results come from files: negative times, huge numbers, control characters, figures that contradict each other."""
+    every: tuple[Metric, ...] = ("p50", "p90", "p99", "mean", "qps", "rss")
+    limits = Limits(metrics=every, across_models=True, include_invalid=True)
+    for seed in range(60):
+        base, new = (value_of(Run, random.Random(number)) for number in (seed, seed + 1000))  # noqa: S311 - the same claims each time
+        for other in (base, new):
+            found = compare(base, other, limits)
+
+            ET.fromstring(comparison.to_junit(found))  # noqa: S314 - our own text
+            assert json.dumps(comparison.document(found, exit_code=0), allow_nan=False)
+            assert all(character.isprintable() or character == "\n" for character in comparison.to_markdown(found))
+            assert "\n" not in comparison.complaint(found)
+            assert len(comparison.table(found).rows) >= len(found.pairs)

@@ -117,7 +117,7 @@ def compare(
 
 
 def _title(run: Run) -> str:
-    return f"{words.name(run.name)} ({run.id[:8]})" if run.name else words.name(run.id)
+    return f"{words.name(run.name)} ({words.name(run.id[:8])})" if run.name else words.name(run.id)
 
 
 def _pair(couple: Couple, limits: Limits) -> Pair:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tflotilla.host.benchmarks import significance
 from tflotilla.host.benchmarks.figures import Figure, judged
 from tflotilla.host.benchmarks.rendering import foreign, words
+from tflotilla.shared.contract.benchmark import MAX_RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from tflotilla.host.benchmarks.foreign import ForeignFigures
     from tflotilla.host.benchmarks.results import Run
 
+#: A mean of many runs may be a fraction of a nanosecond, and nothing takes longer than thirty years.
+_LEAST_NS = 1e-3
+_MOST_NS = 1e18
 _LONE = "one figure on each side, judged by tolerance alone"
 _WELCH = "from means and deviations, as if runs were independent"
 
@@ -85,13 +89,18 @@ def _figure(metric: Metric, before: ForeignFigures, after: ForeignFigures, limit
         lone = (before.median_ns, after.median_ns)
     else:
         return None
-    if lone[0] is None or lone[1] is None or lone[0] <= 0:
+    if not (_plausible(lone[0]) and _plausible(lone[1])) or lone[0] is None or lone[1] is None:
         return None
     return judged(metric, (lone[0], lone[1]), limits, note=_LONE)
 
 
 def _summary(figures: ForeignFigures) -> tuple[float, float, int] | None:
     mean, deviation, runs = figures.mean_ns, figures.std_ns, figures.runs
-    if mean is None or deviation is None or runs is None or mean <= 0 or runs < 2:  # noqa: PLR2004 - a deviation's least
+    if mean is None or deviation is None or runs is None or not 2 <= runs <= MAX_RUNS:  # noqa: PLR2004 - a deviation's least
         return None
-    return mean, deviation, runs
+    return (mean, deviation, runs) if _plausible(mean) and 0 <= deviation <= _MOST_NS else None
+
+
+def _plausible(value_ns: float | None) -> bool:
+    """Return whether a clock can have shown that, so that arithmetic on it can't fail."""
+    return value_ns is not None and _LEAST_NS <= value_ns <= _MOST_NS

@@ -35,6 +35,8 @@ _APART = 1.5
 _BLOCKS_PER_MEMORY = 4
 _LEAST_BLOCKS = 8
 _CHUNK = 100
+#: On the logarithm of a ratio: nobody tells e^40 from infinity.
+_FARTHEST = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ def of_summaries(base: tuple[float, float, int], new: tuple[float, float, int], 
 
     p_value = float(stats.ttest_ind_from_stats(*base, *new, equal_var=False).pvalue)
     error = math.sqrt(sum((deviation / mean) ** 2 / runs for mean, deviation, runs in (base, new)))
-    reach = float(stats.norm.isf(alpha / 2)) * error
+    reach = min(float(stats.norm.isf(alpha / 2)) * error, _FARTHEST)
     ratio = new[0] / base[0]
     return Ratio(
         base=base[0],
