@@ -224,7 +224,18 @@ def _parity(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
         f"{parity.ROUNDS} rounds; µs",
         quiet=quiet,
     )
-    _row("model, runtime", "cell", "C loop", "litert-b.", "ratio", "to l.-b.", "harness", "promise", quiet=quiet)
+    _row(
+        "model, runtime",
+        "cell",
+        "C loop",
+        "litert-b.",
+        "ratio",
+        "in turns",
+        "to l.-b.",
+        "harness",
+        "promise",
+        quiet=quiet,
+    )
     rows, kept = [], True
     for number, (model, offer) in enumerate(
         (model, offer) for model in (models.DS_CNN, models.MOBILENET_V2) for offer in facts.runtimes()
@@ -241,7 +252,14 @@ def _parity(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
         theirs, to_theirs = "", ""
         if found.litert_benchmark_ns is not None and found.litert_ratio is not None:
             theirs, to_theirs = _us(found.litert_benchmark_ns), f"{found.litert_ratio:.3f}"
-        figures = (_us(found.cell_ns), _us(found.native_ns), theirs, f"{found.ratio:.3f}", to_theirs)
+        figures = (
+            _us(found.cell_ns),
+            _us(found.native_ns),
+            theirs,
+            f"{found.ratio:.3f}",
+            f"{found.turns_ratio:.3f}",
+            to_theirs,
+        )
         _row(title, *figures, f"{found.harness_share:.2%}", verdict, quiet=quiet)
         kept = kept and found.kept is not False
         rows.append({**asdict(found), "kept": found.kept})

@@ -1,22 +1,27 @@
 """A loop in C around the runtime's own invoke, in a process of its own: what a benchmark must come near.
 
-`python -m tests.benchmarks.native_loop LIBRARY MODEL RUNTIME SECONDS` prints one JSON object. tflite-runtime exports
-`tflite::Interpreter::Invoke`, which is called as it is; LiteRT hides it, so that there the package's native method is
-called from C, without any Python between. What it does NOT do: copy inputs or outputs (both loops leave that out).
+`python -m tests.benchmarks.native_loop LIBRARY MODEL RUNTIME SECONDS` prints one JSON object: the C loop's p50, and
+that of a cell's own loop on the same interpreter, in turns of some hundredths of a second, so that both meet the same
+machine. tflite-runtime exports `tflite::Interpreter::Invoke`, which is called as it is; LiteRT hides it, so that there
+the package's native method is called from C, without any Python between. What it does NOT do: judge.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import time
 from array import array
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tflotilla.device import loading
+from tflotilla.device.benchmark import loops, setup
 from tflotilla.shared.inference import runtime
 from tflotilla.shared.inference.runtime import Inspectable, LoadOptions
 
@@ -50,7 +55,9 @@ int loop_method(void* (*call)(void*), void (*release)(void*), void* method, int6
 _INVOKE = "_ZN6tflite4impl11Interpreter6InvokeEv"
 _WRAPPER = "tflite_runtime._pywrap_tensorflow_interpreter_wrapper"
 _WARM_RUNS = 5
-_LEAST, _MOST = 21, 200_000
+_LEAST_RUNS = 21
+_LEAST, _MOST = 1, 20_000
+_TURN_S = 0.03
 #: For a machine busy with other things; nothing takes that long unless something is broken.
 _PATIENCE_S = 300.0
 
@@ -66,8 +73,16 @@ def build(folder: Path) -> Path | None:
     return library
 
 
-def p50_ns(library: Path, model: Path, runtime_name: str, seconds: float) -> int:
-    """Run the loop in a fresh process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Medians of one process, in nanoseconds."""
+
+    native_ns: int
+    loop_ns: int
+
+
+def run(library: Path, model: Path, runtime_name: str, seconds: float) -> Turns:
+    """Run the loops in a fresh process, each for about so long."""
     command = [
         sys.executable,
         "-m",
@@ -78,21 +93,32 @@ def p50_ns(library: Path, model: Path, runtime_name: str, seconds: float) -> int
         str(seconds),
     ]
     done = subprocess.run(command, capture_output=True, check=True, timeout=_PATIENCE_S)
-    return int(json.loads(done.stdout)["p50_ns"])
+    return Turns(**json.loads(done.stdout))
 
 
 def main() -> int:
     """Load, warm up, loop, print."""
     library, model, name, seconds = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     loaded = runtime.find(name).load(model, LoadOptions())
-    loaded.set_inputs(loading.zeros(loaded.inputs))
+    inputs = loading.zeros(loaded.inputs)
+    loaded.set_inputs(inputs)
     loaded.invoke()
-    loop = _loop(library, loaded)
-    warm = loop(_WARM_RUNS)
-    runs = int(seconds * 1e9 / max(1, _middle(warm)))
-    loop(min(_MOST, max(_LEAST, runs // 4)))
-    taken = loop(min(_MOST, max(_LEAST, runs)))
-    print(json.dumps({"p50_ns": _middle(taken), "runs": len(taken)}))  # noqa: T201 - the result
+    native = _loop(library, loaded)
+    runs = min(_MOST, max(_LEAST, int(_TURN_S * 1e9 / max(1, _middle(native(_WARM_RUNS))))))
+    calls, alone = setup.calls(loaded)
+    feed = itertools.repeat(inputs[0] if alone else inputs)
+    limits = loops.Limits(min_runs=runs, min_ns=0, max_ns=int(_PATIENCE_S * 1e9))
+    natives, ours = array("q"), array("q")
+    until = time.perf_counter_ns() + int(2 * seconds * 1e9)
+    # The first turn of each is warm-up.
+    for turn in itertools.count():
+        taken, record = native(runs), loops.run(loops.Calls(*calls), feed, limits)
+        if turn:
+            natives.extend(taken)
+            ours.extend(record.invokes)
+        if len(natives) >= _LEAST_RUNS and time.perf_counter_ns() >= until:
+            break
+    print(json.dumps({"native_ns": _middle(natives), "loop_ns": _middle(ours)}))  # noqa: T201 - the result
     return 0
 
 
