@@ -2,8 +2,8 @@
 
 Each is a fresh process, one after the other, several rounds; what counts is the median of the rounds' ratios, because
 memory lies differently in each process. The process of the C loop also runs a cell's own loop, in turns on the same
-interpreter: that ratio has no other process in it. `litert-benchmark` runs LiteRT's other engine and rounds to 10 µs: it
-is shown, and is a reference too for models of a millisecond and more.
+interpreter: that ratio has no other process in it. `litert-benchmark` runs LiteRT's other engine and rounds to 10 µs:
+it is shown, and is a reference too for models of a millisecond and more.
 """
 
 from __future__ import annotations
