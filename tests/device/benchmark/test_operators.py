@@ -85,6 +85,7 @@ def test_a_difference_is_what_one_graph_takes_longer_whatever_the_order() -> Non
         clock.takes("whole", 30 * _MS),
         refill=True,
         until_ns=0,
+        latest_ns=10**18,
         clocks=clock.clocks,
     )
 
@@ -103,6 +104,7 @@ def test_without_the_time_for_it_the_whole_model_runs_once_to_warm_up_and_once_t
         clock.takes("whole", 30),
         refill=False,
         until_ns=0,
+        latest_ns=10**18,
         clocks=clock.clocks,
     )
 
@@ -116,11 +118,26 @@ def test_where_it_is_too_long_the_whole_model_does_not_run_at_all() -> None:
     clock = _Clock()
 
     taken, _, wholes = operators.paired_differences(
-        clock.takes("upper", 7), clock.takes("lower", 4), None, refill=False, until_ns=0, clocks=clock.clocks
+        clock.takes("upper", 7),
+        clock.takes("lower", 4),
+        None,
+        refill=False,
+        until_ns=0,
+        latest_ns=10**18,
+        clocks=clock.clocks,
     )
 
     assert taken == [3] * 5
     assert wholes == []
+
+
+def test_a_model_that_takes_minutes_is_not_run_again_and_again() -> None:
+    clock = _Clock()
+    calls = clock.takes("upper", 300), clock.takes("lower", 100), clock.takes("whole", 1000)
+
+    taken, _, _ = operators.paired_differences(*calls, refill=True, until_ns=0, latest_ns=3000, clocks=clock.clocks)
+
+    assert taken == [200] * 2
 
 
 def test_pairs_are_taken_until_the_time_is_over_and_never_more_than_400() -> None:
@@ -128,7 +145,11 @@ def test_pairs_are_taken_until_the_time_is_over_and_never_more_than_400() -> Non
 
     def pairs(until_ns: int) -> int:
         calls = clock.takes("upper", 2), clock.takes("lower", 1), clock.takes("whole", 7)
-        return len(operators.paired_differences(*calls, refill=True, until_ns=until_ns, clocks=clock.clocks)[0])
+        return len(
+            operators.paired_differences(*calls, refill=True, until_ns=until_ns, latest_ns=10**18, clocks=clock.clocks)[
+                0
+            ]
+        )
 
     assert pairs(clock.now_ns + 17 * 20) == 20
     assert pairs(clock.now_ns + 17 * 9999) == 400

@@ -109,7 +109,7 @@ def profile(
         model: the .tflite file.
         inference: a concrete runtime, threads, XNNPACK and delegate.
         inputs: one tensor per input, of the model's dtypes and shapes (times `batch`).
-        seconds: roughly what it may take; every cut that is made takes at least a few runs.
+        seconds: roughly what it may take; never more than half as much again, and the runs that are under way.
         batch: samples in one invoke.
         clocks: None is those that fit the configuration.
 
@@ -129,10 +129,7 @@ def profile(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        begin = clocks.passing()
-        for _ in range(_LEAST_PAIRS):
-            whole.once()
-        whole_ns = (clocks.passing() - begin) // _LEAST_PAIRS
+        whole_ns = _passing_ns(whole.once, clocks.passing, at_most_ns=int(seconds * _NS / 10))
         plan = plan_for(
             len(graph.operators), load_ns=load_ns, whole_ns=whole_ns, left_ns=deadline_ns - clocks.passing()
         )
@@ -142,6 +139,17 @@ def profile(
         if collecting:
             gc.enable()
     return summarize(graph, nodes, steps, wholes=wholes, plan=plan, inference=inference, runtime=loader.runtime)
+
+
+def _passing_ns(once: Callable[[], None], clock: Callable[[], int], *, at_most_ns: int) -> int:
+    """Return what a run takes on average; of a slow model one is enough to plan with."""
+    begin = now = clock()
+    runs = 0
+    while not runs or (runs < _LEAST_PAIRS and now - begin < at_most_ns):
+        once()
+        now = clock()
+        runs += 1
+    return (now - begin) // runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,17 +196,21 @@ def paired_differences(
     *,
     refill: bool,
     until_ns: int,
+    latest_ns: int,
     clocks: Clocks,
 ) -> Pairs:
     """Time two calls in turn, with the whole model's before each (`refill`) or before all of them; None is never.
 
-    At least 5 pairs are taken, and no more than 400.
+    At least 5 pairs are taken where that does not go beyond `latest_ns`, and no more than 400.
     """
     clock = clocks.working
     differences: list[int] = []
     lowers: list[int] = []
     wholes: list[int] = []
-    while len(differences) < _LEAST_PAIRS or (len(differences) < _MOST_PAIRS and clocks.passing() < until_ns):
+    while not differences or (
+        len(differences) < _MOST_PAIRS
+        and clocks.passing() < (latest_ns if len(differences) < _LEAST_PAIRS else until_ns)
+    ):
         # The order changes from pair to pair: what goes up or down all the time cancels out.
         calls = (upper, lower) if len(differences) % 2 else (lower, upper)
         taken: dict[Callable[[], None], int] = {}
@@ -249,6 +261,7 @@ class _Walk:
                 None if len(steps) % seldom else self._whole.once,
                 refill=plan.refill and clock() < deadline_ns,
                 until_ns=until_ns,
+                latest_ns=latest_ns,
                 clocks=self._clocks,
             )
             steps.append(
