@@ -118,6 +118,7 @@ async def agent(
     measure: Callable[[CellSpec, RuntimeOffer | None], Coroutine[Any, Any, BenchmarkCell]] = measure_at_once,
     disk: RealDisk | None = None,
     linger_s: float = 60.0,
+    serves: bool = True,
 ) -> AsyncIterator[Running]:
     """Run the benchmarks of a home for the length of a block; its end is a kill."""
     store = Store(home)
@@ -133,7 +134,8 @@ async def agent(
         linger_s=linger_s,
     )
     benchmarks.recover()
-    benchmarks.go_on()
+    if serves:
+        benchmarks.go_on()
     try:
         yield Running(benchmarks=benchmarks, board=board, reports=reports, troubles=troubles)
     finally:

@@ -17,7 +17,14 @@ from tflotilla.device.disk import RealDisk
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest
 from tflotilla.shared.contract.agent_config import InferenceConfig
-from tflotilla.shared.contract.benchmark import BenchmarkCell, BenchmarkRequest, Configuration, Method, ServingDuring
+from tflotilla.shared.contract.benchmark import (
+    BenchmarkCell,
+    BenchmarkReport,
+    BenchmarkRequest,
+    Configuration,
+    Method,
+    ServingDuring,
+)
 from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError
 
 if TYPE_CHECKING:
@@ -54,7 +61,7 @@ def test_each_cell_reports_its_own_failure_and_the_others_go_on(home: Home) -> N
             assert {report.request for report in heard} == {"r"}
             assert running.reports == heard
             assert [report.last for report in heard] == [False] * 4 + [True]
-            assert running.board.settled == 5
+            assert running.board.settled == 5  # before each cell
 
     run(story())
 
@@ -106,6 +113,26 @@ def test_a_second_benchmark_meanwhile_is_refused_and_told_which_one_runs(home: H
             (home.bundles / "go").touch()
             await running.told(2)
             assert kinds(running.reports[1:]) == ["figures"]
+
+    run(story())
+
+
+def test_who_has_heard_the_last_report_may_ask_for_more_at_once(home: Home) -> None:
+    async def story() -> None:
+        async with agent(home) as running:
+            ids = ["one", "two", "three"]
+            asked: list[str] = []
+
+            def ask_on(report: BenchmarkReport) -> None:
+                if report.last and len(asked) + 1 < len(ids):
+                    asked.append(ids[len(asked) + 1])
+                    running.benchmarks.ask(request("measures", "measures", name=asked[-1]))
+
+            await running.benchmarks.follow(request("measures", "measures", name="one"), ask_on)
+            await running.told(4)
+
+            assert [report.error for report in running.reports] == [None] * 4
+            assert [report.request for report in running.reports] == ["one", "one", "two", "two"]
 
     run(story())
 
@@ -167,6 +194,26 @@ def test_a_restart_in_the_middle_costs_that_cell_alone(home: Home) -> None:
         async with agent(home) as running:
             assert kinds(await running.follow(asked)) == ["figures", "interrupted", "figures"]
             assert running.reports == []
+
+    run(story())
+
+
+def test_who_asks_again_before_the_board_serves_hears_the_rest_when_it_does(home: Home) -> None:
+    asked = request("measures", "waits", "measures")
+
+    async def story() -> None:
+        async with agent(home, measure=measure) as running:
+            running.benchmarks.ask(asked)
+            await running.told(1)
+            await until(lambda: '"began":1' in home.benchmark.read_text())
+        async with agent(home, measure=measure, serves=False) as running:
+            following = asyncio.create_task(running.follow(asked))
+            with pytest.raises(ConflictError, match="benchmark 'r' is running"):
+                await running.follow(request(name="another"))
+            assert not following.done()
+
+            running.benchmarks.go_on()
+            assert kinds(await following) == ["figures", "interrupted", "figures"]
 
     run(story())
 

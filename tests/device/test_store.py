@@ -269,3 +269,37 @@ def test_a_real_disk_that_is_full_is_said_with_figures_before_and_while_writing(
         incoming.write(zlib.compress(data))
 
     assert list(home.incoming.iterdir()) == []
+
+
+def test_what_is_protected_is_not_collected(store: Store, made: tuple[MadeBundle, MadeBundle]) -> None:
+    serving, guest = made
+    install(store.home, serving)
+    install(store.home, guest, serving=False)
+
+    store.protect([guest.digest])
+    store.collect([serving.digest])
+    assert store.has_bundle(guest.digest)
+
+    store.protect([])
+    store.collect([serving.digest])
+    assert not store.has_bundle(guest.digest)
+
+
+def test_a_guest_leaves_nothing_behind(store: Store, made: tuple[MadeBundle, MadeBundle]) -> None:
+    serving, guest = made
+    install(store.home, serving)
+    before = {path for path in store.home.path.rglob("*") if path.is_file()}
+    install(store.home, guest, serving=False)
+
+    store.discard(guest.digest)
+
+    assert {path for path in store.home.path.rglob("*") if path.is_file()} - before <= {store.home.store_lock}
+    assert store.verify(serving.digest).version == "1"
+
+
+def test_what_serves_is_no_guest(store: Store, made: tuple[MadeBundle, MadeBundle]) -> None:
+    install(store.home, made[0])
+
+    store.discard(made[0].digest)
+
+    assert store.verify(made[0].digest).version == "1"

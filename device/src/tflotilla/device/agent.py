@@ -217,8 +217,9 @@ class Agent:
 
         """
         await self._control.start()
-        # Before anything is collected: what an interrupted benchmark measures is named by nothing else.
-        await asyncio.to_thread(self._benchmarks.recover)
+        # Before anybody can ask, and before anything is collected: what an interrupted benchmark measures is named by
+        # nothing else.
+        self._benchmarks.recover()
         self._transport = self._connect(self._settings, self._courier, self._availability("offline"))
         self._courier.attach(self._transport)
         self._tasks = [

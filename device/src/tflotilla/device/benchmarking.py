@@ -118,6 +118,9 @@ class Benchmarks:
         self._cell: asyncio.Task[BenchmarkCell] | None = None
         #: Why the one that runs is to end.
         self._reason: str | None = None
+        #: Whether the last report was told of the request that runs.
+        self._finished = False
+        self._may_go_on = asyncio.Event()
         #: Whether the last report before this agent began has to be told again.
         self._owes = False
         self._before: tuple[bytes, ...] = ()
@@ -134,33 +137,32 @@ class Benchmarks:
 
     @property
     def _busy(self) -> bool:
-        return self._running is not None and not self._running.done()
+        # Whoever has heard the last report may ask for more at once, whatever is still to be tidied.
+        return self._running is not None and not self._running.done() and not self._finished
 
     # Before and after
 
     def recover(self) -> None:
-        """Take up what an agent before this one left, and remove what nobody needs any more."""
+        """Take up what an agent before this one left, and remove what nobody needs any more.
+
+        From now on an interrupted benchmark runs, for whoever asks; its next cell waits for `go_on`.
+        """
         read = self._journal.read()
         found = None if read is None else read[0]
         if read is not None and found is not None:
             self._owes = read[1]
             self._campaign, self._request = found, found.plan.request
-            self._told = list(campaign.story(found))
+            self._told, self._finished = list(campaign.story(found)), found.over
             self._guard(found.plan.identity.bundle)
         keep = {found.plan.request.method.samples} if found is not None and not found.over else set[str | None]()
         with contextlib.suppress(BoardError):
             self._samples.tidy({each for each in keep if each is not None})
+        if found is not None:
+            self._running = asyncio.create_task(self._resume(found))
 
     def go_on(self) -> None:
-        """Go on with an interrupted benchmark, if there is one."""
-        found = self._campaign
-        if found is None or self._busy:
-            return
-        if found.over and not self._owes:
-            self._tidy_later()
-            return
-        _LOG.info("benchmark %s goes on after %d cells", found.plan.request.request, len(found.done))
-        self._running = asyncio.create_task(self._resume(found))
+        """Let an interrupted benchmark go on, if there is one: the board serves, or can't."""
+        self._may_go_on.set()
 
     async def stop(self) -> None:
         """Drop what is going on, as a kill would: the next start goes on with it."""
@@ -213,9 +215,8 @@ class Benchmarks:
             message = f"benchmark {self._request.request!r} is running on this board; try again when it is done"
             raise ConflictError(message)
         self._request, self._campaign, self._told, self._reason, self._failure = request, None, [], None, None
-        if self._tidying is not None:
-            self._tidying.cancel()
-        self._running = asyncio.create_task(self._run(request))
+        self._finished = False
+        self._running = asyncio.create_task(self._run(request, self._running))
         return ()
 
     def _cancel(self, request: BenchmarkRequest) -> None:
@@ -227,7 +228,16 @@ class Benchmarks:
 
     # What is done
 
-    async def _run(self, request: BenchmarkRequest) -> None:
+    async def _run(self, request: BenchmarkRequest, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            try:
+                await asyncio.wait([before])
+            except asyncio.CancelledError:
+                before.cancel()
+                await asyncio.wait([before])
+                raise
+        if self._tidying is not None:
+            self._tidying.cancel()
         try:
             plan = await self._prepare(request)
         except TflotillaError as error:
@@ -245,9 +255,13 @@ class Benchmarks:
         if self._owes:
             self._hooks.on_report(self._told[-1])
             await self._hooks.secure()
+        if not found.over:
+            await self._may_go_on.wait()
+            _LOG.info("benchmark %s goes on after %d cells", found.plan.request.request, len(found.done))
+            self._before = self._board.windows()
+        if self._owes or not found.over:
             self._owes = False
-        self._before = self._board.windows()
-        await self._drive(*campaign.step(found, Restarted(boot=_boot())))
+            await self._drive(*campaign.step(found, Restarted(boot=_boot())))
         self._tidy_later()
 
     def _refuse(self, request: BenchmarkRequest, error: TflotillaError) -> None:
@@ -346,6 +360,7 @@ class Benchmarks:
 
     def _tell(self, report: BenchmarkReport) -> None:
         self._told.append(report)
+        self._finished = report.last
         for listener in (self._hooks.on_report, *self._listeners):
             # A listener that can't listen any more must not end a benchmark.
             with contextlib.suppress(OSError, TflotillaError):
@@ -378,6 +393,8 @@ class Benchmarks:
 
     async def _tidy(self) -> None:
         await asyncio.sleep(self._linger_s)
+        # What a deployment may go back to is named by nothing while it switches.
+        await self._board.settle()
         try:
             await asyncio.to_thread(self._samples.tidy, (), older_than_s=self._linger_s)
             for bundle in sorted(self._guests):
