@@ -289,6 +289,15 @@ def test_offline_is_judged_by_samples_a_second() -> None:
     assert [("qps", "regression")] == [(figure.metric, figure.outcome) for figure in pair.figures]
 
 
+def test_what_a_query_takes_besides_its_invoke_is_told() -> None:
+    runs = series.independent(700, 1, median_ns=1800, spread=0.01)
+    around = measured.measurement([value + 1400 for value in runs]).latency
+    (pair,) = _compare(_board(runs, latency=around), _board(runs, latency=around)).pairs
+
+    assert any(note.startswith("of the invoke alone;") and "3.20 µs → 3.20 µs" in note for note in pair.notes)
+    assert not any("invoke alone" in note for note in _pair(runs, runs).notes)
+
+
 def test_a_long_comparison_says_how_far_it_is() -> None:
     cells = [measured.cell(series.independent(20, n), threads=n) for n in range(1, 20)]
     told: list[str] = []

@@ -34,6 +34,9 @@ Outcome = Literal["regression", "broken", "improvement", "unchanged", "uncertain
 _PERCENT: dict[Metric, float] = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 _SEED = 0
 _TOLD_EVERY = 16
+#: A query that takes two per cent more than its invoke is not worth a word.
+_NEARLY = 1.02
+_OF_INVOKES: tuple[Metric, ...] = ("p50", "p90", "p99", "mean")
 _MOST_NS = 1e18
 
 
@@ -139,7 +142,9 @@ def _pair(couple: Couple, limits: Limits) -> Pair:
             figures.append(found)
         else:
             missing.append(found)
+    around = _around(first, second) if any(figure.metric in _OF_INVOKES for figure in figures) else None
     notes = (*couple.notes, *_told(couple.base, couple.new), *(missing if figures else ()))
+    notes = notes if around is None else (*notes, around)
     return dataclasses.replace(
         head, figures=tuple(figures), notes=notes, incomparable=None if figures else "; ".join(missing)
     )
@@ -178,9 +183,19 @@ def _told(base: BenchmarkCell, new: BenchmarkCell) -> Iterator[str]:
             yield f"{side} is INVALID: {'; '.join(words.reasons(cell))}"
         if cell.measurement is not None and cell.measurement.drift.drifting:
             yield f"{side} drifted by {words.percent(cell.measurement.drift.change)} over its run"
-    first, second = (cell.measurement and cell.measurement.correctness for cell in (base, new))
-    if first and second and (first.right, first.labelled) != (second.right, second.labelled):
-        yield f"answers: {words.correctness(first)} → {words.correctness(second)}"
+    first, second = base.measurement, new.measurement
+    if first is None or second is None:
+        return
+    if (first.correctness.right, first.correctness.labelled) != (second.correctness.right, second.correctness.labelled):
+        yield f"answers: {words.correctness(first.correctness)} → {words.correctness(second.correctness)}"
+
+
+def _around(first: Measurement, second: Measurement) -> str | None:
+    """Return how long whole queries took, where that is something else than their invokes."""
+    if all(each.latency.median_ns <= each.invoke.median_ns * _NEARLY for each in (first, second)):
+        return None
+    queries = " → ".join(words.duration(each.latency.median_ns) for each in (first, second))
+    return f"of the invoke alone; with copying in and out, or all of a query, p50 is {queries}"
 
 
 def _figure(metric: Metric, couple: Couple, measured: tuple[Measurement, Measurement], limits: Limits) -> Figure | str:
@@ -202,7 +217,6 @@ def _figure(metric: Metric, couple: Couple, measured: tuple[Measurement, Measure
         ratio = significance.of_percentiles(*lists, percent, alpha=limits.alpha, seed=_SEED)
     else:
         ratio = significance.of_means(*lists, alpha=limits.alpha, seed=_SEED)
-    note = None if couple.scenario != "multi_stream" or metric == "qps" else "of single invokes, not of queries"
     if metric == "qps":
         # Samples a second are the inverse of the mean, and so are ratio and interval.
         batch = couple.batch
@@ -214,7 +228,7 @@ def _figure(metric: Metric, couple: Couple, measured: tuple[Measurement, Measure
             high=1 / ratio.low,
             p_value=ratio.p_value,
         )
-    return judged(metric, ratio, limits, note=note)
+    return judged(metric, ratio, limits)
 
 
 def _shortage(metric: Metric, side: str, latencies: Sequence[int]) -> str | None:

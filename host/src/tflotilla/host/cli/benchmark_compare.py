@@ -116,13 +116,13 @@ def _emit(found: Comparison) -> None:
 
 
 def _problem(found: Comparison, *, strict: bool) -> RegressionError | InputError | None:
-    from tflotilla.host.benchmarks.rendering import comparison
+    from tflotilla.host.benchmarks.rendering import comparison, words
 
     if found.worse:
         return RegressionError(comparison.complaint(found))
     if not found.compared:
         first = next(iter(comparison.notes(found)), "neither has a cell")
-        return InputError(f"nothing in {found.new} can be held against {found.base}: {first}")
+        return InputError(f"nothing in {found.new} can be held against {found.base}: {words.sentence(first)}")
     left = len(found.pairs) - len(found.compared)
     if strict and left:
         return RegressionError(f"{left} of {len(found.pairs)} cells could not be compared, and --strict wants all")
