@@ -121,7 +121,7 @@ class Courier:
         """Have a report written now, and wait until a kill can't lose it; a disk that fails is waited for no longer."""
         until = self._clock() + timeout_s
         self._commit_at = self._clock()
-        while self._outbox.holds_in_memory(row_id) and self._clock() < until:
+        while self._outbox.holds_in_memory(row_id) and self._outbox.problem is None and self._clock() < until:
             self._wake.set()
             await asyncio.sleep(0.01)
 
