@@ -321,16 +321,12 @@ def _progress(board: str, report: BenchmarkReport) -> str:
 
 
 def _show(result: Run, *, details: bool, as_json: bool) -> None:
-    from tflotilla.host.benchmarks.rendering import table
+    from tflotilla.host.cli import benchmark_show
 
     if as_json:
         output.emit_json(result)
-        return
-    if any(part.cells for part in result.boards):
-        for shown in table.tables(result, details=details):
-            output.emit_table(shown.title, shown.columns, shown.rows, right=shown.right)
-            for line in shown.notes:
-                output.note(line)
+    elif any(part.cells for part in result.boards):
+        benchmark_show.emit(result, details=details)
     for part in result.boards:
         if part.error is not None:
             output.complain(part.error)
