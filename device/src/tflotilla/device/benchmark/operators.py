@@ -2,7 +2,7 @@
 
 For each operator two graphs are cut out of the model: one that ends with it and one that ends before it, both beginning
 some operators earlier. They run in turn; the median of the paired differences is the operator's time. Where there is
-time for it the whole model runs before each timed run: caches are then what they are in earnest.
+time for it the whole model runs before each pair: caches are then what they are in earnest.
 
 What it is worth, and what each profile says of itself:
 - it is a difference of two graphs: what an operator saves its neighbours (a fusion, a copy that is not needed) is
@@ -158,7 +158,8 @@ class Plan:
 
     #: Operators that share a line; 1 is a line for each.
     stride: int
-    #: Whether the whole model runs before each timed run, or only before each pair of graphs.
+    #: Whether the whole model runs before each pair of runs. Each graph has weights of its own: the second of a pair
+    #: finds them as cold as the first, and no colder than the whole model finds its own.
     refill: bool
 
 
@@ -171,7 +172,7 @@ def plan_for(operators: int, *, load_ns: int, whole_ns: int, left_ns: int) -> Pl
     part = min(1.0, 2 * (_CONTEXT + 1) / operators)
     loads_ns = 2 * (part * load_ns + _LEAST_LOAD_NS)
     pairs_ns = _LEAST_PAIRS * 2 * part * whole_ns
-    refilled_ns = loads_ns + pairs_ns + _LEAST_PAIRS * 2 * whole_ns
+    refilled_ns = loads_ns + pairs_ns + _LEAST_PAIRS * whole_ns
     if refilled_ns * operators <= left_ns:
         return Plan(stride=1, refill=True)
     affordable = max(1, int(left_ns / (loads_ns + pairs_ns + 2 * whole_ns / _SELDOM)))
@@ -199,7 +200,7 @@ def paired_differences(
     latest_ns: int,
     clocks: Clocks,
 ) -> Pairs:
-    """Time two calls in turn, with the whole model's before each (`refill`) or before all of them; None is never.
+    """Time two calls in turn, with the whole model's before each pair (`refill`) or before all of them; None is never.
 
     At least 5 pairs are taken where that does not go beyond `latest_ns`, and no more than 400.
     """
@@ -214,14 +215,14 @@ def paired_differences(
         # The order changes from pair to pair: what goes up or down all the time cancels out.
         calls = (upper, lower) if len(differences) % 2 else (lower, upper)
         taken: dict[Callable[[], None], int] = {}
-        for call in calls:
-            if whole is not None and (refill or not wholes):
-                if not refill:
-                    # Loading has emptied the caches; what is timed is a run like the others.
-                    whole()
-                begin = clock()
+        if whole is not None and (refill or not wholes):
+            if not refill:
+                # Loading has emptied the caches; what is timed is a run like the others.
                 whole()
-                wholes.append(clock() - begin)
+            begin = clock()
+            whole()
+            wholes.append(clock() - begin)
+        for call in calls:
             begin = clock()
             call()
             taken[call] = clock() - begin
@@ -390,9 +391,7 @@ def summarize(
     if abs(share - 1) > _ADDS_UP_WITHIN:
         note.append("That does not add up: the board was busy, or operators cost less together than apart.")
     if not plan.refill:
-        note.append(
-            "There was no time to run the whole model before each of these runs: caches were warmer than usual."
-        )
+        note.append("There was no time to run the whole model before each pair: caches were warmer than usual.")
     if below:
         note.append(
             f"{below} of {len(rows)} came out below zero and are shown as 0: they cost less than the noise, or save "
