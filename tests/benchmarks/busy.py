@@ -12,6 +12,8 @@ LIMIT_CORES = 0.3
 _MOMENT_S = 0.5
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _IDLE = slice(3, 5)
+#: utime, stime, cutime, cstime of proc(5), after the name.
+_TIMES = slice(11, 15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Others:
 
 
 class Watch:
-    """Counts from now on; `others` may be asked once everything of ours still runs."""
+    """Counts from now on; `others` is to be asked while what runs of ours runs, or was waited for."""
 
     def __init__(self) -> None:
         self._began = (time.monotonic(), _busy_s(), _ours_s(os.getpid()))
@@ -66,7 +68,7 @@ def _busy_s() -> float:
 
 
 def _ours_s(pid: int) -> float:
-    """Return the processor time of a process and what it started, as far as that still runs."""
+    """Return the processor time of a process and what it started, what has ended and was waited for included."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
@@ -76,4 +78,4 @@ def _ours_s(pid: int) -> float:
         ]
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) * _TICK_S + sum(_ours_s(child) for child in children)
+    return sum(int(field) for field in fields[_TIMES]) * _TICK_S + sum(_ours_s(child) for child in children)
