@@ -265,6 +265,13 @@ def test_ctrl_c_ends_the_benchmark_on_the_board(fleet_file: Path, board: Callabl
         (("all", "-o", "found.pdf"), ".json"),
         (("all", "--delegate", ":x"), "--delegate"),
         (("all", "--timeout", "0"), "--timeout"),
+        (("all", "--qps", "5"), "--qps is for --scenario server"),
+        (("all", "--latency-bound", "5ms", "--scenario", "offline"), "--latency-bound is for --scenario server"),
+        (("all", "--samples-per-query", "4"), "--samples-per-query is for --scenario multi-stream"),
+        (("all", "--rate", "10", "--run-delay", "1"), "--run-delay and --rate"),
+        (("all", "--run-delay", "1", "--scenario", "server", "--qps", "5"), "--run-delay is not for"),
+        (("all", "--label-offset", "1"), "--label-offset is for the samples of --data"),
+        (("--rerun", "found.json", "--num-threads", "2"), "--rerun measures as the file says; leave out --threads"),
     ],
 )
 def test_requests_that_make_no_sense_are_usage_errors_of_one_line(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import click
 import typer
 
-from tflotilla.host.cli import output, quantities
+from tflotilla.host.cli import benchmark_options, output, quantities
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -143,9 +143,10 @@ def run(
 
     Example: tflotilla benchmark room=kitchen --threads 1,2,4 --max-seconds 10 --save
 
-    Exit codes: 0 everything was measured, 2 usage, 3 bad fleet file, bundle or data, 4 a board can't run a bundle,
-    5 unreachable, 7 a configuration failed or a board can't measure, 8 a bundle isn't signed for this fleet, 10 a board
-    does not answer or the broker is down, 11 another benchmark runs there, 1 some of this and some of that.
+    Exit codes: 0 everything was measured that the boards can try, 2 usage, 3 bad fleet file, bundle or data, 4 a board
+    can't run a bundle, 5 unreachable, 6 host key or login, 7 a configuration failed or a board can't measure, 8 a
+    bundle isn't signed for this fleet, 10 a board does not answer or the broker is down, 11 another benchmark runs
+    there, 1 some of this and some of that.
     """
     from tflotilla.host.benchmarks import matrix
     from tflotilla.host.benchmarks.measuring import Measurer
@@ -157,6 +158,7 @@ def run(
     from tflotilla.shared.contract.benchmark import Method
 
     boards, bundles = _words(selector or [], models or [], rerun)
+    benchmark_options.refuse_ignored(click.get_current_context())
     for path in target or []:
         forms.form_of(path)
         check_writable(path)
