@@ -136,6 +136,61 @@ XNNPACK = (
     )
 )
 
+#: LiteRT's program of the same name: results in words of its own, which name their source; lines without a title; an
+#: operator that is called twice a run, and one that is called now and then.
+LITERT_RESULTS = _logged(
+    """[litert/tools/benchmark_litert_model.h:81] \n========== BENCHMARK RESULTS ==========
+[litert/tools/benchmark_litert_model.h:82] Model initialization: 18.78 ms
+[litert/tools/benchmark_litert_model.h:84] Warmup (first):       6.48 ms
+[litert/tools/benchmark_litert_model.h:86] Warmup (avg):         2.78 ms (190 runs)
+[litert/tools/benchmark_litert_model.h:88] Inference (avg):      2.50 ms (399 runs)
+[litert/tools/benchmark_litert_model.h:92] Inference (min):      2.45 ms
+[litert/tools/benchmark_litert_model.h:94] Inference (max):      2.66 ms
+[litert/tools/benchmark_litert_model.h:96] Inference (std):      0.02
+[litert/tools/benchmark_litert_model.h:103] Throughput:           525.55 MB/s
+[litert/tools/benchmark_litert_model.h:112] \nMemory Usage:
+[litert/tools/benchmark_litert_model.h:114] Init footprint:       8.94 MB
+[litert/tools/benchmark_litert_model.h:116] Overall footprint:    11.51 MB
+[litert/tools/benchmark_litert_model.h:123] Peak memory usage not available. (peak_mem_mb <= 0)
+[litert/tools/benchmark_litert_model.h:126] ======================================
+""",
+    "INFO: ",
+)
+LITERT = (
+    _logged(
+        """STARTING!
+Log parameter values verbosely: [0]
+Num threads: [4]
+[litert/tools/benchmark_litert_model.cc:137] Loading model from: /models/my net.tflite
+Created TensorFlow Lite XNNPACK delegate for CPU.
+The input model file size (MB): 3.67827
+Initialized session in 18.777ms.
+Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
+count=190 first=6479 curr=2562 min=2487 max=6583 avg=2775.82 std=406 p5=2490 median=2600 p95=3100
+
+Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
+count=399 first=2581 curr=2509 min=2453 max=2657 avg=2504.32 std=16 p5=2470 median=2501 p95=2590
+
+""",
+        "INFO: ",
+    )
+    + LITERT_RESULTS
+    + "INFO: [litert/tools/benchmark_litert_model.h:179] \n"
+    + _table(
+        "Run Order",
+        [
+            "\tLiteRT::Run[buffer registration]\t    0.120\t    0.100\t  4.000%\t  4.000%\t     0.000\t        1\t"
+            "LiteRT::Run[buffer registration]/0\n",
+            "\t                 AllocateTensors\t    0.900\t    0.900\t  0.010%\t  4.010%\t   452.000\t        0\t"
+            "AllocateTensors/0\n",
+            "\t  Fully Connected (NC, PF32) GEMM\t    1.967\t    1.150\t 92.000%\t 96.010%\t     0.000\t        2\t"
+            "Delegate/Fully Connected (NC, PF32) GEMM:1\n",
+            "\t        LiteRT::Run[Buffer sync]\t    0.110\t    0.100\t  3.990%\t100.000%\t     0.000\t        1\t"
+            "LiteRT::Run[Buffer sync]/0\n",
+        ],
+    )
+)
+
 #: `--op_profiling_output_mode=csv`.
 CSV = (
     _MODERN

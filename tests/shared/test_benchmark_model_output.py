@@ -95,6 +95,41 @@ def test_comma_separated_tables_are_read_too() -> None:
     assert output.operators[0].name == "Delegate/Convolution (NHWC, QU8) IGEMM:0"
 
 
+def test_litert_s_program_of_the_same_name_says_the_same_in_other_words() -> None:
+    litert, older = benchmark_model_output.parse(made.LITERT), benchmark_model_output.parse(made.INFO)
+
+    assert (litert.graph, litert.num_threads) == (older.graph, older.num_threads)
+    assert (litert.runs, litert.inference_avg_us) == (older.runs, older.inference_avg_us)
+    assert (litert.first_inference_us, litert.warmup_avg_us) == (older.first_inference_us, older.warmup_avg_us)
+    assert litert.init_us == 18780
+    assert (litert.memory_init_mb, litert.memory_overall_mb) == (8.94, 11.51)
+    assert litert.xnnpack
+    assert [row.times_called for row in litert.operators] == [1, 0, 2, 1]
+    assert sum(row.run_ms for row in litert.operators) == pytest.approx(2.5)
+
+
+def test_litert_s_results_alone_are_as_fine_as_they_are_printed() -> None:
+    output = benchmark_model_output.parse(made.LITERT_RESULTS)
+
+    assert output.runs is not None
+    assert output.warmup is not None
+    assert (output.runs.count, output.runs.avg_us, output.runs.min_us, output.runs.max_us) == (399, 2500, 2450, 2660)
+    assert (output.warmup.count, output.first_inference_us) == (190, 6480)
+    assert (output.resolution_us, benchmark_model_output.parse(made.LITERT).resolution_us) == (10, 1)
+
+
+def test_in_an_android_phones_log_litert_s_lines_are_read_too() -> None:
+    phone = made.LITERT_RESULTS.replace("INFO: ", "09-28 06:21:39.234 19410 19410 I litert  : ")
+
+    assert benchmark_model_output.parse(phone).runs == benchmark_model_output.parse(made.LITERT_RESULTS).runs
+
+
+def test_options_that_it_did_not_know_are_told() -> None:
+    text = made.INFO.replace("INFO: Graph", "WARN: Unconsumed cmdline flags: --use_profiler=true\nINFO: Graph")
+
+    assert benchmark_model_output.parse(text).unknown_options == "--use_profiler=true"
+
+
 def test_the_oldest_format_gives_what_it_has() -> None:
     output = benchmark_model_output.parse(made.OLDEST)
 

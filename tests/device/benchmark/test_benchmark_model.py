@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,27 @@ def test_what_xnnpack_does_is_not_counted_twice(tmp_path: Path) -> None:
     assert "left out" in found.note
 
 
+def test_an_operator_counts_as_often_as_a_run_calls_it(tmp_path: Path) -> None:
+    found = _profile(_program(tmp_path, made.LITERT))
+
+    assert "sum is 100% of the whole" in found.note
+    assert found.whole_ms == pytest.approx(2.50432)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n", "used XNNPACK, which is off here"),
+        ("WARN: Unconsumed cmdline flags: --num_threads=4\n", "does not know --num_threads"),
+    ],
+)
+def test_a_profile_of_something_else_than_what_was_asked_for_is_none(tmp_path: Path, text: str, reason: str) -> None:
+    program = _program(tmp_path, text + made.INFO)
+
+    with pytest.raises(BoardError, match=reason):
+        benchmark_model.profile(program, Path("m"), replace(_INFERENCE, xnnpack=False), seconds=1)
+
+
 def test_a_delegate_that_shows_nothing_of_itself_stays_one_line(tmp_path: Path) -> None:
     lines = [line for line in made.XNNPACK.splitlines(keepends=True) if "\tDelegate/" not in line]
 
@@ -86,6 +108,7 @@ def test_it_is_asked_for_what_serves() -> None:
         "--num_threads=3",
         "--use_xnnpack=false",
         "--enable_op_profiling=true",
+        "--use_profiler=true",
         "--min_secs=2",
         "--max_secs=8",
         "--external_delegate_path=/lib/npu.so",

@@ -119,6 +119,33 @@ def test_the_profile_comes_along() -> None:
         assert profile.operators[-1].node_type == "SOFTMAX"
 
 
+def test_what_xnnpack_does_is_not_counted_twice() -> None:
+    profile = _one(made.XNNPACK).profile
+
+    assert profile is not None
+    assert "TfLiteXNNPackDelegate" not in [row.node_type for row in profile.operators]
+
+
+def test_litert_s_own_benchmark_model_is_not_taken_for_litert_benchmark() -> None:
+    figures, rounded = _one(made.LITERT), _one(made.LITERT_RESULTS)
+
+    assert (figures.tool, figures.model, figures.num_threads) == ("benchmark_model", "/models/my net.tflite", 4)
+    assert (figures.mean_ns, figures.median_ns, figures.runs) == (2_504_320, 2_501_000, 399)
+    assert figures.xnnpack
+    assert (rounded.tool, rounded.mean_ns, rounded.median_ns) == ("benchmark_model", 2_500_000, None)
+    assert (figures.resolution_ns, rounded.resolution_ns) == (1000, 10_000)
+
+
+@pytest.mark.parametrize("text", [made.LITERT, made.LITERT[made.LITERT.index("INFO: Created") :], made.LITERT_RESULTS])
+def test_several_of_its_runs_in_one_file_stay_apart(text: str) -> None:
+    slower = text.replace("2.50 ms", "5.00 ms").replace("avg=2504.32", "avg=5000.00")
+
+    figures, problems = importing.parse(text + slower, "here")
+
+    assert [round((each.mean_ns or 0) / 1e6, 1) for each in figures] == [2.5, 5.0]
+    assert problems == ()
+
+
 def test_a_profile_alone_says_that_its_whole_is_a_sum() -> None:
     text = made.CSV[made.CSV.index("Operator-wise") :]
     figures = _one(text)

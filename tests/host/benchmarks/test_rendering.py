@@ -16,7 +16,7 @@ import pytest
 from tests.host.benchmarks import measured, rich_runs
 from tests.host.models.test_report import Page
 from tflotilla.host.benchmarks import results
-from tflotilla.host.benchmarks.rendering import board_state, forms, junit, page, table, tabular, words
+from tflotilla.host.benchmarks.rendering import board_state, forms, junit, operators, page, table, tabular, words
 from tflotilla.shared.contract.benchmark import (
     BenchmarkCell,
     CellError,
@@ -311,6 +311,23 @@ def test_no_page_obeys_what_a_board_wrote_nor_loads_anything(html: str) -> None:
     assert "url(http" not in html
 
 
+def test_an_operator_counts_as_often_as_a_run_calls_it() -> None:
+    profile = rich_runs.profile()
+    often = dataclasses.replace(profile.operators[2], times_called=6)
+    never = dataclasses.replace(profile.operators[1], times_called=0)
+    profile = dataclasses.replace(profile, operators=(profile.operators[0], never, often))
+
+    assert [row[2:6] for row in operators.rows(profile)] == [
+        ("0.6", "50.00", "50.00", "1"),
+        ("0.3", "0.00", "50.00", "0"),
+        ("0.1", "50.00", "100.00", "6"),
+    ]
+    assert [row[:4] for row in operators.summary(profile)] == [
+        ("CONV_2D", "2", "0.6", "50.00"),
+        ("SOFTMAX", "1", "0.6", "50.00"),
+    ]
+
+
 def test_the_page_can_be_read_without_seeing_it(html: str) -> None:
     parsed = Page(html)
 
@@ -383,3 +400,25 @@ def test_an_unknown_suffix_is_refused_with_those_that_are_known() -> None:
     ):
         forms.form_of(Path("x.pdf"))
     assert [forms.form_of(Path(f"x{suffix}")) for suffix in forms.SUFFIXES] == list(FORMS)
+
+
+def test_a_delegate_that_fails_is_said_once() -> None:
+    reason = "delegate /lib/x.so can't be loaded"
+    cell = rich_runs.cell(1, None, CellError(kind="delegate", message=reason))
+
+    assert notes(one(dataclasses.replace(cell, delegate_reason=reason))).count(reason) == 1
+
+
+def test_a_sustained_run_says_what_became_of_temperature_and_frequency() -> None:
+    figures = rich_runs.measurement()
+    assert figures.sustained is not None
+    course = tuple(
+        dataclasses.replace(point, frequency_khz=1_800_000 - 100_000 * n)
+        for n, point in enumerate(figures.sustained.course)
+    )
+    slowed = dataclasses.replace(figures, sustained=dataclasses.replace(figures.sustained, course=course))
+
+    said = table.text(one(rich_runs.cell(1, slowed)))
+
+    assert "45 °C at first, 72 °C at last" in said
+    assert "1,800 MHz at first, 900 MHz at last" in said

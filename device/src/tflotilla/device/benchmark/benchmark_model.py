@@ -36,8 +36,8 @@ _MOST_BYTES = 4 << 20
 #: Starting, loading, and its profiled runs beside those that are asked for.
 _GRACE_S = 30.0
 _KEPT_TEXT = 8000
-#: How it calls what XNNPACK or another delegate does within its node.
-_WITHIN_DELEGATE = "Delegate/"
+#: Without these it would profile something else than what was asked for.
+_NEEDED = ("--num_threads", "--external_delegate_path", "--external_delegate_options")
 _US_PER_MS = 1000
 
 
@@ -65,6 +65,8 @@ def command(program: Path, model: Path, inference: InferenceConfig, *, seconds: 
         f"--num_threads={inference.num_threads}",
         f"--use_xnnpack={'true' if inference.xnnpack else 'false'}",
         "--enable_op_profiling=true",
+        # What LiteRT's program of the same name calls it; each warns of the other's word, and goes on.
+        "--use_profiler=true",
         "--warmup_runs=1",
         f"--warmup_min_secs={min(0.5, timed_s):g}",
         "--num_runs=20",
@@ -100,17 +102,21 @@ def profile(program: Path, model: Path, inference: InferenceConfig, *, seconds: 
     if not output.operators or output.inference_avg_us is None:
         message = f"{program} printed no profile of the operators"
         raise NotUnderstoodError(message, text)
+    strange = [word for word in _NEEDED if word in output.unknown_options]
+    if strange:
+        message = f"{program} does not know {', '.join(strange)}"
+        raise BoardError(message)
+    if output.xnnpack and not inference.xnnpack:
+        message = f"{program} used XNNPACK, which is off here"
+        raise BoardError(message)
     return as_profile(output, program=program, inference=inference)
 
 
 def as_profile(output: BenchmarkModelOutput, *, program: Path, inference: InferenceConfig) -> OperatorProfile:
     """Turn its table into a profile that says whose it is and how well it adds up."""
-    rows = output.operators
-    within = [row for row in rows if row.name.startswith(_WITHIN_DELEGATE)]
-    if within:
-        rows = tuple(row for row in rows if not _is_delegate(row))
+    rows = output.operators_once
     whole_ms = (output.inference_avg_us or 0) / _US_PER_MS
-    share = sum(row.avg_ms for row in rows) / whole_ms if whole_ms else 0
+    share = sum(row.run_ms for row in rows) / whole_ms if whole_ms else 0
     note = (
         f"Printed by the board's own {program}, which holds a runtime of its own and not the one that serves; its "
         f"profiler slows it down. The operators' sum is {share:.0%} of the whole model's average without the profiler."
@@ -135,13 +141,9 @@ def _operator(row: ProfileRow) -> OperatorTime:
         first_ms=row.first_ms,
         avg_ms=row.avg_ms,
         times_called=row.times_called,
-        delegated=_is_delegate(row) or row.name.startswith(_WITHIN_DELEGATE),
+        delegated=benchmark_model_output.is_delegate(row)
+        or row.name.startswith(benchmark_model_output.WITHIN_DELEGATE),
     )
-
-
-def _is_delegate(row: ProfileRow) -> bool:
-    """Whether the line is a delegate's node; its type is the delegate's name (`TfLiteXNNPackDelegate`)."""
-    return "delegate" in row.node_type.lower() and not row.name.startswith(_WITHIN_DELEGATE)
 
 
 def _run(words: Sequence[str], *, timeout_s: float) -> tuple[str, int]:

@@ -57,6 +57,10 @@ _LITERT_WORDS = {
 }
 #: With whatever a logger or a phone puts before it.
 _MODEL_RUN = re.compile(r"^.*?\bSTARTING!\s*$", re.MULTILINE)
+#: LiteRT's own program `benchmark_model` names its source in each line of its results.
+_LITERT_PROGRAM = "benchmark_litert_model.h:"
+#: Of a run that was pasted without its beginning.
+_SESSION = re.compile(r"^.*\bInitialized session in ", re.MULTILINE)
 _OPTIONS_HEAD = "Summary of All Runs w/ Different Performance Options"
 _OPTIONS_LINE = re.compile(r"^(?:.*?(?:INFO: |\] |: ))?\s*(\S[^:=]*?): (count=\d+ .*|FAILED.*)$")
 _CPU_RUN = re.compile(r"cpu w/ (-?\d+) threads(.*)")
@@ -118,7 +122,10 @@ def parse(text: str, where: str) -> tuple[tuple[ForeignFigures, ...], tuple[str,
     if text.lstrip()[:1] in ("{", "["):
         return tuple(_litert_documents(text, where)), ()
     reader: Callable[[str], Iterator[ForeignFigures]]
-    if _LITERT_RESULTS in text or _LITERT_RUN.search(text):
+    if _LITERT_PROGRAM in text:
+        beginning = next((mark for mark in (_MODEL_RUN, _SESSION) if mark.search(text)), _MODEL_RUN)
+        parts, reader = _split(text, beginning, _LITERT_RESULTS), _model_output
+    elif _LITERT_RESULTS in text or _LITERT_RUN.search(text):
         parts, reader = _split(text, _LITERT_RUN, _LITERT_RESULTS), _litert_printed
     else:
         parts, reader = _split(text, _MODEL_RUN, ""), _model_output
@@ -294,7 +301,7 @@ def _one_run(output: BenchmarkModelOutput) -> ForeignFigures:
         mean_ns=_ns(mean),
         **({} if runs is None else _spread(runs)),
         memory_growth_bytes=None if growth is None or growth < 0 else int(growth * (1 << 20)),
-        resolution_ns=_NS_PER_US,
+        resolution_ns=output.resolution_us * _NS_PER_US,
         profile=_profile(output, mean),
         options=dict(output.options),
     )
@@ -325,12 +332,13 @@ def _accelerator(output: BenchmarkModelOutput) -> str | None:
 
 
 def _profile(output: BenchmarkModelOutput, mean_us: float | None) -> OperatorProfile | None:
-    if not output.operators:
+    rows = output.operators_once
+    if not rows:
         return None
     note = "by benchmark_model's profiler"
     whole = None if mean_us is None else mean_us / 1e3
     if whole is None:
-        whole = math.fsum(row.avg_ms for row in output.operators)
+        whole = math.fsum(row.run_ms for row in rows)
         note += "; the whole model's time was not printed, so the operators' sum stands there"
     return OperatorProfile(
         method="benchmark_model",
@@ -343,7 +351,7 @@ def _profile(output: BenchmarkModelOutput, mean_us: float | None) -> OperatorPro
                 avg_ms=row.avg_ms,
                 times_called=row.times_called,
             )
-            for row in output.operators
+            for row in rows
         ),
         whole_ms=whole,
         note=note,

@@ -266,9 +266,10 @@ class OperatorTime:
 
     node_type: str
     name: str
-    #: In the first run, and on average; milliseconds.
+    #: Of one call: the first, and on average; milliseconds.
     first_ms: float
     avg_ms: float
+    #: In a run, on average and rounded: 0 is an operator that runs now and then only.
     times_called: int
     #: Whether XNNPACK or a delegate took this node, where that can be told.
     delegated: bool | None = None

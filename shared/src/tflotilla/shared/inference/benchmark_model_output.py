@@ -4,7 +4,9 @@ The text changed with the years and with where it ran; all of these are understo
 - lines as they are (TF 2.0 to 2.4), behind `INFO: ` (2.5 and later), behind a logging library's prefix (LiteRT), behind
   logcat's, or indented in somebody's notes;
 - tables with and without the column `[start]`, and as comma-separated values;
-- summaries with and without `p5`, `median` and `p95`.
+- summaries with and without `p5`, `median` and `p95`;
+- LiteRT's program of the same name (2025 and later), which ends with `BENCHMARK RESULTS` in hundredths of milliseconds
+  instead of `Inference timings in us`. The summaries before it are finer, and are taken where they are there.
 
 What the program did not print is None: nothing is computed here that it did not say. What it does NOT do: run the
 program, or judge its figures.
@@ -53,6 +55,11 @@ class ProfileRow:
     #: With the brackets and the number that the program puts around and behind it.
     name: str
 
+    @property
+    def run_ms(self) -> float:
+        """What it takes of a run: `avg_ms` is of one call, and some are called several times a run, or not in each."""
+        return self.avg_ms * self.times_called
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkModelOutput:
@@ -74,6 +81,10 @@ class BenchmarkModelOutput:
     #: Nodes that a delegate took, and all; None when it did not say.
     nodes_delegated: int | None = None
     nodes_total: int | None = None
+    #: Options that the program did not know, as it repeated them; empty when it said nothing of the kind.
+    unknown_options: str = ""
+    #: The decimals of its timings.
+    resolution_us: float = 1.0
     #: The profiler's table of the initialization, and of the regular runs, in running order.
     initialization: tuple[ProfileRow, ...] = ()
     operators: tuple[ProfileRow, ...] = ()
@@ -84,16 +95,36 @@ class BenchmarkModelOutput:
         return self.options.get("Graph")
 
     @property
+    def operators_once(self) -> tuple[ProfileRow, ...]:
+        """The operators without the node that runs XNNPACK's or a delegate's, where those are listed one by one."""
+        if not any(row.name.startswith(WITHIN_DELEGATE) for row in self.operators):
+            return self.operators
+        return tuple(row for row in self.operators if not is_delegate(row))
+
+    @property
     def num_threads(self) -> int | None:
         """The threads asked for; None when the program chose."""
         value = self.options.get("Num threads", "")
         return int(value) if value.isascii() and value.isdigit() else None
 
 
+#: How the program calls what XNNPACK or another delegate does within its node.
+WITHIN_DELEGATE = "Delegate/"
+
+
+def is_delegate(row: ProfileRow) -> bool:
+    """Whether the line is a delegate's node; its type is the delegate's name (`TfLiteXNNPackDelegate`)."""
+    return "delegate" in row.node_type.lower() and not row.name.startswith(WITHIN_DELEGATE)
+
+
 #: Of few enough digits to be finite.
 _NUMBER = r"-?\d{1,18}(?:\.\d+)?(?:[eE][+-]?\d{1,2})?"
-#: `INFO: `, `I0000 00:00:17.2 7 file.cc:12] `, `2020-05-01 10:00:00.1: I a/b.cc:3] `, `05-01 10:00 7 7 I tflite  : `.
-_PREFIX = re.compile(r"^(?:(?:INFO|VERBOSE|WARNING): |\S.*?\.cc:\d+\] ?|(?:[\d:.\- ]+)?[VDIWE][ /]tflite[^:]*: ?)")
+#: `INFO: `, `I0000 00:00:17.2 7 file.cc:12] `, `2020-05-01 10:00:00.1: I a/b.cc:3] `, `05-01 10:00 7 7 I tflite  : `;
+#: and where in LiteRT's sources a line comes from: `INFO: [a/b.h:12] `.
+_PREFIX = re.compile(
+    r"^(?:(?:INFO|VERBOSE|WARNING): |\S.*?\.cc:\d+\] ?|(?:[\d:.\- ]+)?[VDIWE][ /](?:tflite|litert)[^:]*: ?)"
+    r"(?:\[\S+\.(?:h|cc):\d+\] ?)?"
+)
 _OPTION = re.compile(r"^([#A-Za-z][^:\[\]=]*): \[(.*)\]$")
 _SIZE = re.compile(rf"^The input model file size \(MB\): ({_NUMBER})$")
 _TIMINGS = re.compile(r"^(?:Average i|I)nference timings in us: (.*)$")
@@ -101,6 +132,16 @@ _TIMING = re.compile(rf"(Init|First inference|Warmup|Inference|no stats)(?: \(av
 _MEMORY = re.compile(r"^(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): (.*)$")
 _FIGURE = re.compile(rf"([a-z0-9]+)=({_NUMBER})")
 _SUMMARY = re.compile(r"^count=(\d+) (.*)$")
+_LOADING = re.compile(r"^Loading model from: (\S.*)$")
+_UNKNOWN = re.compile(r"^(?:WARN: )?Unconsumed cmdline flags: (.*)$")
+#: LiteRT's results; of the deviation it does not say the unit.
+_RESULT = re.compile(
+    rf"^(Model initialization|(?:Warmup|Inference) \((?:first|avg|min|max|std)\)): +({_NUMBER})(?: ms)?"
+    r"(?: \((\d{1,18}) runs\))?$"
+)
+_FOOTPRINT = re.compile(rf"^(Init|Overall) footprint: +({_NUMBER}) MB$")
+_US_PER_MS = 1000
+_RESULT_STEP_US = 10.0
 _REPLACING = re.compile(r"^Replacing (\d+)(?: out of (\d+))? node\(s\) with delegate")
 _XNNPACK = re.compile(r"XNNPACK delegate for CPU|applied XNNPACK delegate", re.IGNORECASE)
 _TITLE = re.compile(r"^=+ ([A-Z].*?) =+$")
@@ -109,7 +150,8 @@ _CSV_HEADER = re.compile(r"^node type,.*avg_ms,.*name$")
 _START = rf"{_NUMBER}\s+"
 _ROW = (
     rf"(?P<first>{_NUMBER})\s+(?P<avg>{_NUMBER})\s+(?P<percent>{_NUMBER})%\s+(?P<cumulative>{_NUMBER})%\s+"
-    rf"(?P<memory>{_NUMBER})\s+(?P<times>\d+)\s+(?P<name>\S.*)$"
+    rf"(?P<memory>{_NUMBER})\s+"
+    r"(?P<times>\d{1,9})\s+(?P<name>\S.*)$"
 )
 _ROWS = {
     False: re.compile(r"^(?P<type>\S.*?)\s+" + _ROW),
@@ -133,6 +175,8 @@ def parse(text: str) -> BenchmarkModelOutput:
     summaries: list[RunSummary] = []
     nodes: tuple[int, int | None] | None = None
     xnnpack = False
+    unknown = ""
+    results: dict[str, float] = {}
     for line in lines:
         if line.startswith(("Timings (microseconds)", "Memory (bytes)")):
             continue  # The profiler's own: of runs that it slowed down.
@@ -146,10 +190,20 @@ def parse(text: str) -> BenchmarkModelOutput:
             figures |= {f"memory {name}": float(value) for name, value in _FIGURE.findall(memory[1])}
         elif summary := _SUMMARY.match(line):
             summaries.append(_summary(int(summary[1]), summary[2]))
+        elif result := _RESULT.match(line):
+            results[result[1]] = float(result[2]) * _US_PER_MS
+            results |= {} if result[3] is None else {f"{result[1]} count": int(result[3])}
+        elif footprint := _FOOTPRINT.match(line):
+            figures[f"memory {footprint[1].lower()}"] = float(footprint[2])
+        elif loading := _LOADING.match(line):
+            options.setdefault("Graph", loading[1])
+        elif told := _UNKNOWN.match(line):
+            unknown = told[1]
         elif replacing := _REPLACING.match(line):
             nodes = nodes or (int(replacing[1]), None if replacing[2] is None else int(replacing[2]))
         xnnpack = xnnpack or _XNNPACK.search(line) is not None
     initialization, operators = _tables(lines)
+    figures, resolution_us = _with_results(figures, results, summaries)
     inference = figures.get("Inference", figures.get("no stats"))
     if inference is None and not summaries and not operators:
         message = "this is not what benchmark_model prints: neither 'Inference timings in us' nor 'count=' is in it"
@@ -169,8 +223,39 @@ def parse(text: str) -> BenchmarkModelOutput:
         xnnpack=xnnpack,
         nodes_delegated=None if nodes is None else nodes[0],
         nodes_total=None if nodes is None else nodes[1],
+        unknown_options=unknown,
+        resolution_us=resolution_us,
         initialization=initialization,
         operators=operators,
+    )
+
+
+def _with_results(
+    figures: dict[str, float], results: dict[str, float], summaries: list[RunSummary]
+) -> tuple[dict[str, float], float]:
+    """Add what only LiteRT's results say; without summaries, those that it rounded. Also the figures' decimals."""
+    if "Inference (avg)" not in results or "Inference" in figures:
+        return figures, 1.0
+    finer = bool(summaries)
+    if not finer:
+        summaries += [_rounded(results, kind) for kind in ("Warmup", "Inference") if f"{kind} (avg) count" in results]
+    warmup = summaries[0] if len(summaries) > 1 else None
+    found = {"Inference": summaries[-1].avg_us if summaries else results["Inference (avg)"]}
+    found["Init"] = results.get("Model initialization")
+    found["First inference"] = None if warmup is None else warmup.first_us
+    found["Warmup"] = None if warmup is None else warmup.avg_us
+    known = {name: value for name, value in found.items() if value is not None}
+    return known | figures, 1.0 if finer else _RESULT_STEP_US
+
+
+def _rounded(results: dict[str, float], kind: str) -> RunSummary:
+    return RunSummary(
+        count=int(results[f"{kind} (avg) count"]),
+        first_us=results.get(f"{kind} (first)"),
+        min_us=results.get(f"{kind} (min)"),
+        max_us=results.get(f"{kind} (max)"),
+        avg_us=results.get(f"{kind} (avg)"),
+        std_us=results.get(f"{kind} (std)"),
     )
 
 
@@ -255,7 +340,7 @@ def _csv_row(columns: list[str], line: str) -> ProfileRow | None:
             percent=_number(values["%"]),
             cumulative_percent=_number(values["cdf%"]),
             memory_kb=_number(values["mem KB"]),
-            times_called=int(values["times called"]),
+            times_called=int(_number(values["times called"])),
             # The program writes a comma in a name as a tab.
             name=values["name"].strip().replace("\t", ","),
         )

@@ -1,6 +1,7 @@
 """An operator profile in the columns of `benchmark_model`, and summed by node type: values in, rows of words out.
 
-Rule: how the times were found out stands beside them; shares are of the operators' sum, and how far that is from the
+Rule: how the times were found out stands beside them; shares are of the operators' sum, each as
+often as a run calls it, and how far that is from the
 whole model's time is said. What it does NOT do: measure or correct anything.
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from tflotilla.host.benchmarks.rendering import words
 
 if TYPE_CHECKING:
-    from tflotilla.shared.contract.benchmark import OperatorProfile
+    from tflotilla.shared.contract.benchmark import OperatorProfile, OperatorTime
 
 COLUMNS = ("node type", "first, ms", "avg, ms", "%", "cumulative %", "called", "name")
 FIGURES = ("first, ms", "avg, ms", "%", "cumulative %", "called")
@@ -32,14 +33,14 @@ def rows(profile: OperatorProfile) -> tuple[tuple[str, ...], ...]:
     found = []
     so_far = 0.0
     for each in profile.operators:
-        average = words.real(each.avg_ms)
-        so_far += average
+        in_a_run = _run_ms(each)
+        so_far += in_a_run
         found.append(
             (
                 words.name(each.node_type),
                 words.number(each.first_ms),
-                words.number(average),
-                _share(average, total),
+                words.number(words.real(each.avg_ms)),
+                _share(in_a_run, total),
                 _share(so_far, total),
                 str(each.times_called),
                 words.name(each.name),
@@ -54,7 +55,7 @@ def summary(profile: OperatorProfile) -> tuple[tuple[str, ...], ...]:
     times: dict[str, list[float]] = {}
     called: dict[str, int] = {}
     for each in profile.operators:
-        times.setdefault(each.node_type, []).append(words.real(each.avg_ms))
+        times.setdefault(each.node_type, []).append(_run_ms(each))
         called[each.node_type] = called.get(each.node_type, 0) + each.times_called
     found = []
     so_far = 0.0
@@ -85,7 +86,12 @@ def how(profile: OperatorProfile) -> str:
 
 
 def _total(profile: OperatorProfile) -> float:
-    return sum(words.real(each.avg_ms) for each in profile.operators)
+    return sum(_run_ms(each) for each in profile.operators)
+
+
+def _run_ms(operator: OperatorTime) -> float:
+    """Return what it takes of a run; the column is of a call, as `benchmark_model` has it."""
+    return words.real(operator.avg_ms) * words.real(operator.times_called)
 
 
 def _share(part: float, total: float) -> str:
