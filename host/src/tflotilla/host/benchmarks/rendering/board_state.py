@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tflotilla.host.benchmarks.results import BoardRun
-    from tflotilla.shared.contract.benchmark import BoardReading, Conditions, Measurement, Method
+    from tflotilla.shared.contract.benchmark import (
+        BoardReading,
+        Conditions,
+        CoursePoint,
+        Measurement,
+        Method,
+        SustainedFigures,
+    )
 
 Row = tuple[str, str]
 
@@ -61,6 +68,22 @@ def conditions(found: Conditions) -> tuple[tuple[str, str, str, str], ...]:
         if before or during or after:
             rows.append((what, before, during, after))
     return tuple(rows)
+
+
+def heat(found: SustainedFigures) -> tuple[Row, ...]:
+    """Return what the processor was like in the first and the last part of a sustained run, where it tells."""
+    if not found.course:
+        return ()
+    first, last = found.course[0], found.course[-1]
+    spelled: dict[str, Callable[[CoursePoint], str]] = {
+        "temperature": lambda point: _celsius(point.temperature_c),
+        "frequency": lambda point: frequencies([point.frequency_khz] if point.frequency_khz else []),
+    }
+    return tuple(
+        (what, f"{spell(first)} at first, {spell(last)} at last")
+        for what, spell in spelled.items()
+        if spell(first) and spell(last)
+    )
 
 
 def others(found: Conditions) -> tuple[Row, ...]:

@@ -335,6 +335,7 @@ def passes(prefix: str, measurement: Measurement) -> Iterator[Table]:
                     for slower in [slowdown(found.cold_p50_ns, found.steady_p50_ns)]
                     if slower
                 ),
+                *board_state.heat(found),
             ),
         )
 

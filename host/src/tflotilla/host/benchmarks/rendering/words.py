@@ -210,7 +210,7 @@ def remarks(cell: BenchmarkCell) -> tuple[str, ...]:
     """Return what else a reader of a cell's figures must know."""
     told = []
     measurement = cell.measurement
-    if cell.delegate_reason is not None:
+    if cell.delegate_reason is not None and (cell.error is None or cell.error.message != cell.delegate_reason):
         told.append(f"delegate: {sentence(cell.delegate_reason)}")
     if measurement is not None:
         if measurement.correctness.goldens_total == 0 and not measurement.correctness.labelled:
