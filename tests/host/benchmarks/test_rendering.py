@@ -323,8 +323,8 @@ def test_an_operator_counts_as_often_as_a_run_calls_it() -> None:
         ("0.1", "50.00", "100.00", "6"),
     ]
     assert [row[:4] for row in operators.summary(profile)] == [
-        ("CONV_2D", "2", "0.6", "50.00"),
         ("SOFTMAX", "1", "0.6", "50.00"),
+        ("CONV_2D", "2", "0.6", "50.00"),
     ]
 
 
