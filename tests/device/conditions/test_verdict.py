@@ -226,6 +226,16 @@ def test_each_scenario_needs_the_runs_of_the_percentile_it_is_quoted_by(method: 
     assert Verdict(valid=True) == _judge(_good(), method=method, runs=needed)
     assert 1 == len(short.reasons)
     assert f"too few runs for p{percent:g} ({needed - 1} of {needed})" in short.reasons[0]
+    assert "fewer were asked for" in short.reasons[0]
+
+
+def test_a_search_whose_trials_end_early_does_not_blame_the_request() -> None:
+    method = Method(scenario="server", latency_bound_ms=0.01)
+
+    (reason,) = _judge(_good(), method=method, runs=7).reasons
+
+    assert "too few runs for p99 (7 of 662)" in reason
+    assert "the bound could not be kept" in reason
 
 
 def test_runs_that_began_late_are_a_reason_from_one_in_a_hundred() -> None:

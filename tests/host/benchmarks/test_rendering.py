@@ -371,6 +371,20 @@ def test_rates_that_were_tried_stand_on_the_page() -> None:
     assert "not kept" in said
 
 
+def test_a_bound_that_no_rate_kept_is_said_where_the_rate_would_stand() -> None:
+    run = rich_runs.server()
+    assert "no rate kept" not in notes(run)
+    (found,) = run.boards[0].cells
+    assert found.measurement is not None
+    late = tuple(dataclasses.replace(trial, kept=False) for trial in found.measurement.trials)
+    none = dataclasses.replace(found, measurement=dataclasses.replace(found.measurement, qps=None, trials=late))
+
+    said = one(none, run.boards[0].request.method)
+
+    assert summary(said)[0]["QPS"] == words.NOTHING
+    assert "no rate kept the latency bound, of those tried from 100 queries/s on" in notes(said)
+
+
 def test_very_many_cells_have_figures_and_only_the_best_have_plots() -> None:
     plain = [measured.cell(rich_runs.latencies(70, 1_000_000 + n), threads=n) for n in range(1, 12)]
     text = forms.render(measured.run(measured.board_run(plain)), "html")

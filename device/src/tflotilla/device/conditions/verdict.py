@@ -63,9 +63,11 @@ def _runs(method: Method, latency: Distribution, late: int) -> Iterator[str]:
     percent = QUOTED[method.scenario]
     figure = next((figure for figure in latency.percentiles if figure.percent == percent), None)
     if figure is not None and latency.count < figure.runs_needed:
+        searching = method.scenario == "server" and method.qps is None
+        other = "the bound could not be kept, which ends a rate's trial" if searching else "fewer were asked for"
         yield (
             f"too few runs for p{percent:g} ({latency.count} of {figure.runs_needed}): "
-            f"{method.max_seconds:g} s were not enough for more, or fewer were asked for"
+            f"{method.max_seconds:g} s were not enough for more, or {other}"
         )
     if latency.count and late > LATE_TOLERANCE * latency.count:
         rate = f"{method.rate_hz:g} runs a second" if method.rate_hz else "the rate"

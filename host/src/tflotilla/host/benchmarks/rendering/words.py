@@ -220,6 +220,9 @@ def remarks(cell: BenchmarkCell) -> tuple[str, ...]:
             told.append(f"latency drifted by {signed_percent(measurement.drift.change)} over the run")
         if measurement.late:
             told.append(f"{measurement.late} runs began later than the rate wanted")
+        if measurement.trials and not any(trial.kept for trial in measurement.trials):
+            lowest = min(trial.qps for trial in measurement.trials)
+            told.append(f"no rate kept the latency bound, of those tried from {number(lowest)} queries/s on")
     if cell.serving is not None and cell.serving.restarts:
         told.append(f"the model that serves: {serving(cell.serving)}")
     return tuple(told)
