@@ -268,7 +268,7 @@ class TestBroker:
         with brokers.mosquitto(tmp_path_factory.mktemp("broker"), username="fleet", password="right") as running:
             yield running
 
-    @pytest.mark.parametrize("command", [("watch", "--for", "1"), ("benchmark", "all", "--timeout", "1")])
+    @pytest.mark.parametrize("command", [("watch", "--for", "1"), ("benchmark", "all", "--over", "mqtt")])
     def test_none_is_named(self, somebody: Clumsy, command: tuple[str, ...]) -> None:
         assert "no [mqtt] table" in complaint(somebody.types(*command), 3)
 

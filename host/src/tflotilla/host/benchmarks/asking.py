@@ -12,7 +12,7 @@ from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import BrokerError, TflotillaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tflotilla.host.benchmarks.plan import Asking
     from tflotilla.host.telemetry.mqtt import Connection
@@ -52,10 +52,13 @@ def ask(
         return _follow(broker, fleet, state, build, on_report, tell)
     except KeyboardInterrupt:
         # Whoever asked does not want it any more, so the boards need not go on; one may just have been asked.
-        for board in state[0].unfinished:
-            with contextlib.suppress(BrokerError):
-                _send(broker, fleet, board, BenchmarkRequest(request=asking.request, cancel=True))
+        _abandon(broker, fleet, asking.request, state[0].unfinished)
         raise
+
+
+def cancel(broker: Connection, fleet: str, board: str, request: str) -> None:
+    """Ask a board to end what it was asked for. Raises BrokerError."""
+    _send(broker, fleet, board, BenchmarkRequest(request=request, cancel=True))
 
 
 def _follow(
@@ -72,7 +75,8 @@ def _follow(
     away = False
     while True:
         state[0] = asking
-        asking = asking.at(time.monotonic())
+        measuring, asking = asking.measuring, asking.at(time.monotonic())
+        _abandon(broker, fleet, asking.request, [board for board in measuring if board in asking.failures])
         if not broker.connected:
             away = True
         elif away:
@@ -116,6 +120,13 @@ def _ask_one(
 def _send(broker: Connection, fleet: str, board: str, request: BenchmarkRequest) -> None:
     said = messages.Message(board=board, boot="host", seq=0, time=time.time(), bundle=None, body=request)
     broker.publish(topics.command(fleet, board, "benchmark"), said.to_bytes())
+
+
+def _abandon(broker: Connection, fleet: str, request: str, boards: Sequence[str]) -> None:
+    """Tell boards that nobody waits for them any more; one that can't be told goes on to its own end."""
+    for board in boards:
+        with contextlib.suppress(BrokerError):
+            cancel(broker, fleet, board, request)
 
 
 def _doing(asking: Asking, *, away: bool) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import shlex
+import time
 import zlib
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -33,6 +34,8 @@ _HELLO_TIMEOUT_S = 60.0
 _REPLY_TIMEOUT_S = 120.0
 #: Without a word from a board that probes and confirms: more than any sane health policy.
 _STATUS_TIMEOUT_S = 900.0
+#: A board that measures says every 15 s that it still does.
+_SIGN_OF_LIFE_TIMEOUT_S = 60.0
 _NOISE_LINES = 200
 _LEVEL = 6
 
@@ -147,13 +150,16 @@ class Session:
 
         Raises:
             ConflictError: another one runs on this board.
+            UnreachableError: the patience is over, or the line broke: a board that measures gives signs of life.
 
         """
         self._send(session.Request(verb="benchmark", benchmark=request))
+        until = time.monotonic() + patience_s
         while True:
-            reply = self._reply(patience_s)
+            reply = self._reply(max(0.0, min(until - time.monotonic(), _SIGN_OF_LIFE_TIMEOUT_S)))
             if reply.benchmark is not None:
                 yield reply.benchmark
+                until = time.monotonic() + patience_s
             if reply.done:
                 return
 
