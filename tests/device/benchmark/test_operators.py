@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from tests import models_made
+from tests import catalogue, models_made
 from tests.device import children
 from tflotilla.device.benchmark import graph_windows, inputs, operators
 from tflotilla.device.benchmark.operators import Clocks, Plan, Step
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.errors import ModelError
-from tflotilla.shared.inference.runtime import Node
+from tflotilla.shared.inference import runtime as runtimes
+from tflotilla.shared.inference.runtime import Inspectable, LoadOptions, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,6 +188,30 @@ def test_a_profile_says_how_well_it_adds_up() -> None:
         ("QUANTIZE", "scores", 0.8, 2),
     ]
     assert good.whole_ms == 10
+
+
+def test_what_another_hand_runs_when_it_is_cut_out_is_told() -> None:
+    said = "XNNPACK or a delegate runs 3 of the operators"
+
+    assert said not in _summary(_step(0, 1, 1), _step(1, 4, 9)).note
+    assert said in _summary(replace(_step(0, 1, 1), otherwise=1), replace(_step(1, 4, 9), otherwise=2)).note
+
+
+def test_xnnpack_is_kept_off_the_parts_of_a_model_that_it_takes_nothing_of() -> None:
+    # tflite-runtime gives XNNPACK no model with shapes that only a run finds out, and some of its operators alone.
+    if "tflite-runtime" not in children.RUNTIMES:
+        pytest.skip("tflite-runtime is not here")
+    model = catalogue.path("models/troublesome_tflite/dynamic_shapes.tflite")
+    whole = runtimes.find("tflite-runtime").load(model.read_bytes(), LoadOptions())
+    assert isinstance(whole, Inspectable)
+    assert whole.nodes_taken == 0
+
+    zeros = tuple(np.zeros(spec.shape, np.float32) for spec in whole.inputs)
+    found = operators.profile(model, _inference(runtime="tflite-runtime"), zeros, seconds=0.3)
+
+    assert "takes nothing of this model" in found.note
+    assert "their times are of something else" not in found.note
+    assert not any(row.delegated for row in found.operators)
 
 
 def test_what_is_below_zero_is_shown_as_zero_and_counted() -> None:

@@ -22,7 +22,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tflotilla.device.benchmark import graph_windows
@@ -66,6 +66,8 @@ class Step:
     #: Median of the shorter graph alone: before the first operator that is a call without any.
     lower_ns: float
     pairs: int
+    #: Of these operators, those that XNNPACK or a delegate runs here and not in the whole model, or the reverse.
+    otherwise: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,8 @@ def profile(
     loader = _Loader(data, graph, inference, batch, clocks.working)
     deadline_ns = clocks.passing() + int(seconds * _NS)
     whole, load_ns = loader.whole(inputs, clocks.passing)
-    nodes = whole.model.nodes if isinstance(whole.model, Inspectable) else ()
+    nodes = _nodes(whole)
+    loader.run_like(nodes)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -139,6 +142,10 @@ def profile(
         if collecting:
             gc.enable()
     return summarize(graph, nodes, steps, wholes=wholes, plan=plan, inference=inference, runtime=loader.runtime)
+
+
+def _nodes(part: _Part) -> tuple[Node, ...]:
+    return part.model.nodes if isinstance(part.model, Inspectable) else ()
 
 
 def _passing_ns(once: Callable[[], None], clock: Callable[[], int], *, at_most_ns: int) -> int:
@@ -241,6 +248,7 @@ class _Walk:
         """Time the operators between cuts; a cut that can't be made is left out. The whole model's times, too."""
         steps: list[Step] = []
         wholes: list[int] = []
+        nodes = _nodes(self._whole)
         begin, operators = 0, self._loader.operators
         clock = self._clocks.passing
         # Without the refilling it is timed before some of the cuts only: they are many, and it is long.
@@ -273,6 +281,7 @@ class _Walk:
                     median_ns=statistics.median(taken.differences),
                     lower_ns=statistics.median(taken.lowers),
                     pairs=len(taken.differences),
+                    otherwise=_run_otherwise(nodes[begin:end], _nodes(upper)),
                 )
             )
             wholes += taken.wholes
@@ -296,6 +305,15 @@ class _Walk:
         return None
 
 
+def _takes_nothing(nodes: Sequence[Node]) -> bool:
+    return bool(nodes) and not any(node.taken for node in nodes)
+
+
+def _run_otherwise(whole: Sequence[Node], part: Sequence[Node]) -> int:
+    """Count the nodes that another hand runs in a part, which ends with them."""
+    return sum(a.taken != b.taken for a, b in zip(reversed(whole), reversed(part), strict=False))
+
+
 def _cuts(operators: int, stride: int) -> Iterator[int]:
     yield from range(stride, operators, stride)
     yield operators
@@ -316,6 +334,14 @@ class _Loader:
             delegate=None if delegate is None else Delegate(library=delegate.library, options=delegate.options),
             batch=batch,
         )
+
+    def run_like(self, nodes: Sequence[Node]) -> None:
+        """Keep XNNPACK off the parts of a model of which it takes nothing: it may still take parts of it.
+
+        tflite-runtime gives it no model with a tensor whose shape is not known before it runs.
+        """
+        if _takes_nothing(nodes):
+            self._options = replace(self._options, xnnpack=False)
 
     @property
     def runtime(self) -> str:
@@ -389,7 +415,16 @@ def summarize(
         "model's median in between.",
     ]
     if abs(share - 1) > _ADDS_UP_WITHIN:
-        note.append("That does not add up: the board was busy, or operators cost less together than apart.")
+        less = "less" if share > 1 else "more"
+        note.append(f"That does not add up: the board was busy, or operators cost {less} together than apart.")
+    otherwise = sum(step.otherwise for step in steps)
+    if otherwise:
+        note.append(
+            f"XNNPACK or a delegate runs {otherwise} of the operators in the whole model and not when cut out, "
+            "or the reverse: their times are of something else."
+        )
+    if inference.xnnpack and _takes_nothing(nodes):
+        note.append("XNNPACK is on and takes nothing of this model; its parts ran without it, too.")
     if not plan.refill:
         note.append("There was no time to run the whole model before each pair: caches were warmer than usual.")
     if below:

@@ -335,11 +335,11 @@ def _profile(output: BenchmarkModelOutput, mean_us: float | None) -> OperatorPro
     rows = output.operators_once
     if not rows:
         return None
-    note = "by benchmark_model's profiler"
+    note = ""
     whole = None if mean_us is None else mean_us / 1e3
     if whole is None:
         whole = math.fsum(row.run_ms for row in rows)
-        note += "; the whole model's time was not printed, so the operators' sum stands there"
+        note = "The whole model's time was not printed; the operators' sum stands there."
     return OperatorProfile(
         method="benchmark_model",
         xnnpack=output.xnnpack,

@@ -23,7 +23,7 @@ _NOTE_LENGTH = 1500
 
 _HOW = {
     "prefix_difference": "timed by difference: graphs that end with and before each operator, not by a profiler",
-    "benchmark_model": "timed by the board's own benchmark_model, with its profiler",
+    "benchmark_model": "timed by benchmark_model's profiler",
 }
 
 
