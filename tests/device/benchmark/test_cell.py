@@ -129,6 +129,13 @@ def test_a_rate_is_kept_and_its_pauses_are_no_latency(bundle: Path) -> None:
     assert measured.latency.median_ns < 5_000_000
 
 
+def test_a_long_warm_up_is_not_taken_for_a_model_that_hangs(bundle: Path) -> None:
+    answer = cells.ask(cells.spec(bundle, method=replace(QUICK, warmup_seconds=0.25)))
+
+    at_most_s = {phase.doing: phase.at_most_s for phase in answer.phases}
+    assert at_most_s["warming up"] == at_most_s["running the golden vectors"] + 0.25
+
+
 @pytest.mark.parametrize("inputs", ["goldens", "random"])
 def test_a_batch_reproduces_the_goldens_in_every_place(tmp_path: Path, inputs: Inputs) -> None:
     bundle = float_bundle.write(tmp_path / "b", model=models_made.read("tiny_classifier_float_dynamic"))

@@ -46,6 +46,8 @@ def answer(board: str, position: int = 1, total: int = 1, request: str = "r1") -
         ({"sustained_seconds": 600.0}, 600.0),
         ({"cool_to_c": 55.0, "cool_seconds": 120.0}, 120.0),
         ({"scenario": "server", "qps": 5.0}, 0.0),
+        ({"max_seconds": 600.0, "stages": True}, 570.0 + 600.0 + 60.0),
+        ({"inputs": "samples", "samples": "0" * 64}, 900.0),
     ],
 )
 def test_patience_is_what_the_method_takes_and_no_less(changes: dict[str, Any], more_s: float) -> None:

@@ -213,7 +213,7 @@ class _Cell:
         method = self._method
         if not method.warmup_runs and not method.warmup_seconds:
             return about_ns
-        self._say("warming up", setup.patience_s(self._spec))
+        self._say("warming up", setup.patience_s(self._spec) + method.warmup_seconds)
         limits = loops.Limits(
             min_runs=max(1, method.warmup_runs),
             min_ns=int(method.warmup_seconds * _NS),

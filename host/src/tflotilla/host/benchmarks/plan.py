@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _ALLOWANCE_S = 240.0
 _STAGES_S = 60.0
 _PROFILE_S = 600.0
+#: Hundreds of samples that a slow board takes seconds for.
+_SAMPLES_S = 900.0
 #: How many rates the search of the server scenario tries at most, in times of `max_seconds`.
 _SERVER_TRIALS = 24
 #: The broker hands out what it retained at once: a board it does not know after that long has never reported to it.
@@ -40,7 +42,8 @@ def patience_s(method: Method) -> float:
         + method.max_seconds * (_SERVER_TRIALS if searched else 1)
         + (method.sustained_seconds or 0)
         + (method.cool_seconds if method.cool_to_c is not None else 0)
-        + (_STAGES_S if method.stages else 0)
+        + (_STAGES_S + method.max_seconds if method.stages else 0)
+        + (_SAMPLES_S if method.samples is not None else 0)
         + (_PROFILE_S if method.profile else 0)
     )
 
