@@ -24,7 +24,8 @@ def _zip(members: Mapping[str, bytes], *, compression: int = zipfile.ZIP_STORED)
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", compression) as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            # Of no date, as these bytes name test cases, which have the same name in every process.
+            archive.writestr(zipfile.ZipInfo(name), data, compress_type=compression)
     return target.getvalue()
 
 
