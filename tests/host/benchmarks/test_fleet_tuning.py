@@ -32,6 +32,7 @@ class FakeFleet:
         self.board = board or FakeBoard()
         self.unreachable: frozenset[str] = frozenset()
         self.asked: list[str] = []
+        self.restarts = 0
         self.kernels = ["6.1.0-rpi7-rpi-v8"]
 
     def __call__(self, board: str, configurations: tuple[Configuration, ...], method: Method) -> BoardRun:
@@ -39,7 +40,12 @@ class FakeFleet:
         if board in self.unreachable:
             lost = measured.board_run((), board=board)
             return replace(lost, identity=None, error=f"{board} is off", error_kind="UnreachableError")
-        run = measured.board_run(self.board(configurations, method), board=board, method=method)
+        cells = self.board(configurations, method)
+        if self.restarts:
+            self.restarts -= 1
+            restarted = CellError(kind="interrupted", message="the board was restarted while this was measured")
+            cells = (replace(cells[0], measurement=None, error=restarted), *cells[1:])
+        run = measured.board_run(cells, board=board, method=method)
         assert run.identity is not None
         kernel = self.kernels.pop(0) if len(self.kernels) > 1 else self.kernels[0]
         facts = replace(pi(), hostname=board, kernel=kernel)
@@ -130,3 +136,33 @@ def test_constraints_that_nothing_keeps_leave_no_record() -> None:
 
     assert "memory: 60.0 MiB, at most 10 MiB may be" in str(result.error)
     assert result.records == ()
+
+
+def test_what_no_board_can_run_is_said_by_the_name_it_has_in_the_fleet() -> None:
+    result = _tune(FakeFleet(), boards=("attic",), job=replace(JOB, wish=Wish(leave_cores=4)))
+
+    assert str(result.error) == "--leave-cores 4 leaves nothing of the 4 cores of attic"
+
+
+def test_a_configuration_that_a_restart_interrupted_is_measured_once_more() -> None:
+    fleet, steady = FakeFleet(), FakeFleet()
+    fleet.restarts = 1
+
+    result, undisturbed = _tune(fleet), _tune(steady)
+
+    assert len(fleet.asked) == len(steady.asked) + 1
+    assert result.found is not None
+    assert undisturbed.found is not None
+    assert result.found.ranking == undisturbed.found.ranking
+
+
+def test_one_that_is_interrupted_again_and_again_is_out() -> None:
+    fleet = FakeFleet()
+    fleet.restarts = 2
+
+    result = _tune(fleet)
+
+    assert result.found is not None
+    assert [entry.out for entry in result.found.ranking if entry.disqualified] == [
+        "interrupted: the board was restarted while this was measured"
+    ]

@@ -105,7 +105,7 @@ def test_processors_are_numbers_and_ranges() -> None:
     assert matrix.parse_affinities([]) == ((),)
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "5000", "1,,2"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "5000", "1,,2", "5-2", "0-99999999999"])
 def test_processors_that_cannot_be_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="--affinity"):
         matrix.parse_affinities([text])

@@ -67,7 +67,12 @@ class TestCells:
         ("axes", "wish", "message"),
         [
             (ALL, Wish(leave_cores=4), "--leave-cores 4 leaves nothing of the 4 cores of pi-1"),
-            (Axes(threads=(8,)), Wish(), "no configuration is left for the 4 of 4 cores of pi-1 to use"),
+            (
+                Axes(threads=(8,)),
+                Wish(),
+                "pi-1 may use 4 of its 4 cores: every configuration takes more threads than that, or than "
+                "processors of --affinity",
+            ),
         ],
     )
     def test_what_leaves_nothing_is_refused(self, axes: Axes, wish: Wish, message: str) -> None:
@@ -259,3 +264,14 @@ class TestObjectives:
 
         assert {_inference(entry).runtime for entry in found.by_runtime} == {"tflite-runtime", "ai-edge-litert"}
         assert found.served in found.by_runtime
+
+
+def test_batches_alone_leave_nothing_to_be_served() -> None:
+    found = _search(FakeBoard(), axes=Axes(threads=(1,), runtimes=("tflite-runtime",), batches=(4,)))
+
+    assert found.best is not None
+    assert found.served is None
+    assert "the pick runs several samples at once, serving runs one: nothing is kept; try --batch 1, too" in (
+        found.explanation
+    )
+    assert found.explanation[0] == "1 configuration, in one round, order by seed 0"

@@ -108,6 +108,7 @@ def _pretend_another_kernel(fleet: Fleet) -> None:
         (("--cool-to", "500"), "--cool-to must be 1..120, not 500"),
         (("--max-other-cpu", "-1"), "--max-other-cpu must be 0..100000, not -1"),
         (("--timeout", "0"), "--timeout must be above 0"),
+        (("--timeout", "nan"), "--timeout must be above 0"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_before_any_board_is_asked(

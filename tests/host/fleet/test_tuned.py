@@ -41,6 +41,14 @@ RECORD = Record(
     seed=7,
     created=1.8e9,
 )
+#: The best with the other runtime, of the same search.
+SLOWER = replace(
+    RECORD,
+    runtime=TFLITE,
+    value_ns=20e6,
+    pick=False,
+    configuration=Configuration(inference=InferenceConfig(runtime="tflite-runtime", num_threads=4)),
+)
 
 
 def test_the_type_of_a_board_knows_no_revision() -> None:
@@ -67,20 +75,28 @@ def test_a_new_search_replaces_what_the_old_one_found(tmp_path: Path) -> None:
 
 
 def test_each_runtime_and_each_kernel_has_a_record_of_its_own(tmp_path: Path) -> None:
-    slower = replace(RECORD, runtime=TFLITE, value_ns=20e6, pick=False)
     elsewhere = replace(RECORD, kernel="6.12.1", created=1.9e9)
-    tuned.save(tmp_path, [slower, RECORD, elsewhere])
+    tuned.save(tmp_path, [SLOWER, RECORD, elsewhere])
 
     # The latest search first, and what is faster of one search.
-    assert tuned.load(tmp_path, SHA) == (elsewhere, RECORD, slower)
+    assert tuned.load(tmp_path, SHA) == (elsewhere, RECORD, SLOWER)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": "x"}', "\0"])
 def test_what_can_not_be_read_is_no_record(tmp_path: Path, text: str) -> None:
     (path,) = tuned.save(tmp_path, [RECORD])
     path.write_text(text)
+    said: list[str] = []
 
-    assert tuned.load(tmp_path, SHA) == ()
+    assert tuned.load(tmp_path, SHA, tell=said.append) == ()
+    assert [str(path) in line for line in said] == [True]
+
+
+def test_a_record_that_contradicts_itself_is_none(tmp_path: Path) -> None:
+    (path,) = tuned.save(tmp_path, [RECORD])
+    path.write_text(path.read_text().replace('"runtime":"ai-edge-litert"', '"runtime":"tflite-runtime"'))
+
+    assert tuned.load(tmp_path) == ()
 
 
 def test_a_record_of_a_newer_tflotilla_is_none(tmp_path: Path) -> None:
@@ -128,17 +144,22 @@ class TestAdvice:
 
     def test_a_runtime_that_agent_toml_fixes_stays(self) -> None:
         facts = replace(FACTS, runtimes=(LITERT, TFLITE))
-        slower = replace(
-            RECORD,
-            runtime=TFLITE,
-            value_ns=20e6,
-            pick=False,
-            configuration=Configuration(inference=InferenceConfig(runtime="tflite-runtime", num_threads=4)),
-        )
 
-        assert tuned.advise([RECORD, slower], facts, "pi-1").inference == INFERENCE
-        fixed = tuned.advise([RECORD, slower], facts, "pi-1", runtime="tflite-runtime")
-        assert fixed.inference == slower.configuration.inference
+        assert tuned.advise([RECORD, SLOWER], facts, "pi-1").inference == INFERENCE
+        fixed = tuned.advise([RECORD, SLOWER], facts, "pi-1", runtime="tflite-runtime")
+        assert fixed.inference == SLOWER.configuration.inference
+
+    def test_the_best_of_the_slower_runtime_is_nothing_to_fall_back_to(self) -> None:
+        facts = replace(FACTS, runtimes=(RuntimeOffer(name="ai-edge-litert", version="2.4.0"), TFLITE))
+
+        newer = tuned.advise([RECORD, SLOWER], facts, "pi-1")
+        lost = tuned.advise([SLOWER], facts, "pi-1")
+        alone = tuned.advise([RECORD, SLOWER], replace(FACTS, runtimes=(TFLITE,)), "pi-1")
+
+        assert newer.inference is lost.inference is None
+        assert newer.said.startswith("not as tuned: found with ai-edge-litert==2.3.0, now it is ai-edge-litert==2.4.0")
+        assert lost.said.startswith("not as tuned: what still holds is the best with tflite-runtime only")
+        assert alone.inference == SLOWER.configuration.inference
 
     def test_figures_that_may_not_be_quoted_are_applied_and_said_to_be_so(self) -> None:
         advice = tuned.advise([replace(RECORD, valid=False)], FACTS, "pi-1")

@@ -107,7 +107,9 @@ def tune(
         began = clock()
         talk = _Talk(board, ask)
         try:
-            cells = tuning.cells(job.axes, kind.facts, job.wish, bind=job.bind)
+            # Boards are called what the fleet calls them.
+            facts = dataclasses.replace(kind.facts, hostname=board)
+            cells = tuning.cells(job.axes, facts, job.wish, bind=job.bind)
             search = tuning.run(
                 tuning.begin(cells, job.method, job.wish, stretch=job.stretch),
                 talk.measure,
@@ -162,6 +164,16 @@ class _Talk:
         self.identity: Identity | None = None
 
     def measure(self, configurations: tuple[Configuration, ...], method: Method) -> tuple[BenchmarkCell, ...]:
+        cells = list(self._measure(configurations, method))
+        # That the board was restarted meanwhile says nothing of a configuration: once more.
+        again = [n for n, cell in enumerate(cells) if cell.error is not None and cell.error.kind == "interrupted"]
+        if again:
+            found = self._measure(tuple(configurations[n] for n in again), method)
+            for n, cell in zip(again, found, strict=False):
+                cells[n] = cell
+        return tuple(cells)
+
+    def _measure(self, configurations: tuple[Configuration, ...], method: Method) -> tuple[BenchmarkCell, ...]:
         run = self._ask(self._board, configurations, method)
         if run.error is not None:
             raise run.failure or BoardError(run.error)

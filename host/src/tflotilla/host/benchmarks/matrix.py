@@ -25,6 +25,7 @@ AUTO = "auto"
 #: The delegate, and the processors, that the board's own configuration names.
 NO_DELEGATE = "none"
 _MOST_THREADS = 64
+_MOST_PROCESSORS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,11 @@ def _affinity(text: str) -> tuple[int, ...]:
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
-            numbers.extend(range(int(first), int(last if dash else first) + 1))
+            span = range(int(first), int(last if dash else first) + 1)
+            if not 1 <= len(span) <= _MOST_PROCESSORS:
+                # 3-2 is no processor at all, 0-999999999 more than fit into memory.
+                raise ValueError(part)  # noqa: TRY301 - it is no number either
+            numbers.extend(span)
         return InferenceConfig(affinity=tuple(sorted(set(numbers)))).affinity
     except ValueError:
         raise UsageError(f"--affinity must be none or processors like 0,1 or 2-3, not {text!r}") from None

@@ -8,16 +8,17 @@ What it does NOT do: choose configurations, print, or keep results.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tflotilla.host.benchmarks import plan
-from tflotilla.host.benchmarks.asking import ask
+from tflotilla.host.benchmarks.asking import ask, cancel
 from tflotilla.host.benchmarks.results import BoardRun
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.host.fleet import pool, push, sessions, ssh, transfer
@@ -30,7 +31,7 @@ from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError, ConfigError, TflotillaError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tflotilla.host.fleet.sessions import Session
     from tflotilla.shared.contract.benchmark import BenchmarkCell
@@ -65,6 +66,7 @@ class Measurer:
     timeout_s: float | None = None
     tell: Callable[[str], None] = lambda _text: None
     on_report: Callable[[str, BenchmarkReport], None] = lambda _board, _report: None
+    _talks: list[_Talk] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def measure(
         self,
@@ -94,7 +96,29 @@ class Measurer:
             choose=choose,
             patience_s=plan.patience_s(method) if self.timeout_s is None else self.timeout_s,
         )
-        return self._over_ssh(boards, order) if self.way == "ssh" else self._over_mqtt(boards, order)
+        talks = {board: _Talk(self, board, order) for board in boards}
+        self._talks.extend(talks.values())
+        try:
+            return self._over_ssh(talks) if self.way == "ssh" else self._over_mqtt(talks, order)
+        finally:
+            for talk in talks.values():
+                self._talks.remove(talk)
+
+    def abandon(self) -> None:
+        """Have boards end what they were asked for, on Ctrl-C: a thread that waits in `measure` hears nothing of it.
+
+        A board that can't be told ends by itself when it has measured all it was asked for.
+        """
+        going_on = {talk.board: talk for talk in tuple(self._talks) if talk.going_on}
+        if self.way == "ssh":
+            pool.run(tuple(going_on), lambda board: going_on[board].cancel(), forks=self.at_once)
+        elif going_on and self.fleet.mqtt is not None:
+            with (
+                contextlib.suppress(TflotillaError),
+                mqtt.connect(self.fleet.mqtt, folder=self.fleet.folder) as broker,
+            ):
+                for board, talk in going_on.items():
+                    cancel(broker, self.fleet.name, board, talk.id)
 
     def cells(
         self, board: str, subject: Subject, method: Method, configurations: tuple[Configuration, ...]
@@ -105,26 +129,23 @@ class Measurer:
             raise run.failure or BoardError(run.error)
         return run.cells
 
-    def _over_ssh(self, boards: Sequence[str], order: _Order) -> tuple[BoardRun, ...]:
-        talks = {board: _Talk(self, board, order) for board in boards}
+    def _over_ssh(self, talks: Mapping[str, _Talk]) -> tuple[BoardRun, ...]:
         try:
-            found = pool.run(boards, lambda board: talks[board].hold(ask=True), forks=self.at_once)
+            found = pool.run(tuple(talks), lambda board: talks[board].hold(ask=True), forks=self.at_once)
         except KeyboardInterrupt:
             # Whoever asked does not want it any more, so the boards need not go on.
-            begun = [board for board in boards if talks[board].going_on]
-            pool.run(begun, lambda board: talks[board].cancel(), forks=self.at_once)
+            self.abandon()
             raise
         return tuple(talks[result.board].run(result.error) for result in found)
 
-    def _over_mqtt(self, boards: Sequence[str], order: _Order) -> tuple[BoardRun, ...]:
+    def _over_mqtt(self, talks: Mapping[str, _Talk], order: _Order) -> tuple[BoardRun, ...]:
         if self.fleet.mqtt is None:
             raise ConfigError(
                 f"{self.fleet.path} has no [mqtt] table, so no board can be asked over it; add one, or use --over ssh"
             )
-        talks = {board: _Talk(self, board, order) for board in boards}
-        ready, failures = tuple(boards), {}
+        ready, failures = tuple(talks), {}
         if order.subject.travels:
-            sent = pool.run(boards, lambda board: talks[board].hold(ask=False))
+            sent = pool.run(ready, lambda board: talks[board].hold(ask=False))
             ready = tuple(result.board for result in sent if result.ok)
             failures = {result.board: result.error for result in sent if not result.ok}
         asking = plan.Asking(
@@ -145,7 +166,7 @@ class Measurer:
                     tell=self.tell,
                 )
         failures.update(asking.failures)
-        return tuple(talks[board].run(failures.get(board)) for board in boards)
+        return tuple(talk.run(failures.get(board)) for board, talk in talks.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +191,14 @@ class _Talk:
     """One board's part in an order, over as many connections as it takes."""
 
     def __init__(self, measurer: Measurer, board: str, order: _Order) -> None:
+        self.board = board
+        self.id = order.id
         self._measurer = measurer
-        self._board = board
         self._order = order
         self._request: BenchmarkRequest | None = None
         self._reports: dict[int, BenchmarkReport] = {}
         self._lock = threading.Lock()
+        self._heard = 0.0
 
     def request(self, facts: BoardFacts) -> BenchmarkRequest:
         """Return the same request however often it is asked."""
@@ -187,8 +210,9 @@ class _Talk:
         with self._lock:
             new = report.position not in self._reports
             self._reports[report.position] = report
+            self._heard = time.monotonic()
         if new:
-            self._measurer.on_report(self._board, report)
+            self._measurer.on_report(self.board, report)
 
     @property
     def going_on(self) -> bool:
@@ -198,10 +222,10 @@ class _Talk:
 
     def cancel(self) -> None:
         """Ask the board to end what it was asked for."""
-        entry = self._measurer.fleet.board(self._board)
-        request = BenchmarkRequest(request=self._order.id, cancel=True)
+        entry = self._measurer.fleet.board(self.board)
+        request = BenchmarkRequest(request=self.id, cancel=True)
         with (
-            ssh.connect(self._board, entry, self._measurer.fleet) as link,
+            ssh.connect(self.board, entry, self._measurer.fleet) as link,
             sessions.open_session(link, entry.install) as session,
         ):
             for _ in session.benchmark(request, patience_s=_CANCEL_S):
@@ -215,7 +239,7 @@ class _Talk:
         asked = self._request or BenchmarkRequest(request=self._order.id, method=self._order.method)
         title = bundle.manifest.title if bundle is not None else ""
         return BoardRun(
-            board=self._board,
+            board=self.board,
             model=identity.title if identity is not None else title,
             request=asked,
             identity=identity,
@@ -226,59 +250,71 @@ class _Talk:
 
     def hold(self, *, ask: bool) -> None:
         """Connect, deliver and (where `ask`) follow the benchmark to its end, again after each cut."""
-        entry = self._measurer.fleet.board(self._board)
+        entry = self._measurer.fleet.board(self.board)
         cuts = 0
         while True:
             connected = False
             before = len(self._reports)
             try:
-                with ssh.connect(self._board, entry, self._measurer.fleet) as link:
+                with ssh.connect(self.board, entry, self._measurer.fleet) as link:
                     connected = True
                     with sessions.open_session(link, entry.install) as session:
-                        self._measurer.fleet.save_facts(self._board, session.hello.facts)
+                        self._measurer.fleet.save_facts(self.board, session.hello.facts)
                         self._attempt(session, ask=ask)
                         session.bye()
-            except UnreachableError:
+            except UnreachableError as error:
+                if self._overdue():
+                    self._give_up()
+                    patience = f"{self._order.patience_s:g} s; --timeout waits longer"
+                    raise UnreachableError(f"{self.board} did not answer within {patience}") from error
                 # A board that went on measuring meanwhile has earned its patience anew.
                 cuts = 0 if len(self._reports) > before else cuts
                 begun = self._request is not None and ask
                 if (cuts == 0 and not connected and not begun) or cuts >= len(RETRY_WAITS_S):
                     raise
-                self._measurer.tell(f"{self._board}: the line broke; trying again")
+                self._measurer.tell(f"{self.board}: the line broke; trying again")
                 time.sleep(RETRY_WAITS_S[cuts])
                 cuts += 1
             else:
                 return
 
+    def _overdue(self) -> bool:
+        """Whether the board was asked and had all the time it was given."""
+        return self._heard > 0 and time.monotonic() - self._heard >= self._order.patience_s
+
+    def _give_up(self) -> None:
+        # Nobody waits for it any more; where it can't be told, it goes on to its own end.
+        with contextlib.suppress(TflotillaError):
+            self.cancel()
+
     def _attempt(self, session: Session, *, ask: bool) -> None:
         if not session.hello.running:
             if self._request is not None:
-                raise UnreachableError(f"{self._board}: its agent went away and is not back yet")
-            raise BoardError(
-                f"{self._board}: its agent doesn't run; `tflotilla board bootstrap {self._board}` starts it"
-            )
+                raise UnreachableError(f"{self.board}: its agent went away and is not back yet")
+            raise BoardError(f"{self.board}: its agent doesn't run; `tflotilla board bootstrap {self.board}` starts it")
         if self._request is None or not ask:
             self._deliver(session)
         if not ask:
             return
         request = self.request(session.hello.facts)
+        self._heard = self._heard or time.monotonic()
         for report in session.benchmark(request, patience_s=self._order.patience_s):
             if report.error is not None:
-                raise BoardError(f"{self._board} can't measure: {report.error}")
+                raise BoardError(f"{self.board} can't measure: {report.error}")
             self.hear(report)
 
     def _deliver(self, session: Session) -> None:
         subject = self._order.subject
         if (bundle := subject.bundle) is not None:
-            push.preflight(self._board, self._measurer.fleet, bundle, session.hello)
+            push.preflight(self.board, self._measurer.fleet, bundle, session.hello)
             if not session.offer(bundle.digest).present:
                 missing = session.manifest(bundle.manifest_bytes, bundle.signature or b"", purpose="benchmark")
-                self._measurer.tell(f"{self._board}: sending {bundle.manifest.title}")
-                transfer.send(session, self._board, bundle, missing, on_bytes=lambda _sent, _total: None)
+                self._measurer.tell(f"{self.board}: sending {bundle.manifest.title}")
+                transfer.send(session, self.board, bundle, missing, on_bytes=lambda _sent, _total: None)
         if subject.samples is not None:
             import io
 
-            self._measurer.tell(f"{self._board}: sending samples, {len(subject.samples) / 1e6:.1f} MB")
+            self._measurer.tell(f"{self.board}: sending samples, {len(subject.samples) / 1e6:.1f} MB")
             session.samples(
                 digest.of_bytes(subject.samples),
                 len(subject.samples),

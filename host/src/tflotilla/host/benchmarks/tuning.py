@@ -145,9 +145,8 @@ class Search:
             cut = _score(entries[kept[-1]], statistic) if kept else math.inf
             for n in staying:
                 if n not in kept:
-                    behind = (
-                        f"{statistic} {_shown(entries[n], statistic)}, the last that went on {words(cut, statistic)}"
-                    )
+                    own = words(_score(entries[n], statistic), statistic)
+                    behind = f"{statistic} {own}, the last that went on {words(cut, statistic)}"
                     entries[n] = dataclasses.replace(entries[n], out=f"slower in round {self.at + 1}: {behind}")
         return dataclasses.replace(
             self,
@@ -230,7 +229,8 @@ def cells(axes: matrix.Axes, facts: BoardFacts, wish: Wish, *, bind: bool = Fals
         )
     )
     if not found:
-        raise UsageError(f"no configuration is left for the {free} of {facts.cores} cores of {facts.hostname} to use")
+        may = f"{facts.hostname} may use {free} of its {facts.cores} cores"
+        raise UsageError(f"{may}: every configuration takes more threads than that, or than processors of --affinity")
     return found
 
 
@@ -441,8 +441,8 @@ def _explanation(
 ) -> Iterable[str]:
     wish, count = search.wish, len(search.entries)
     sizes = [sum(entry.rung > n for entry in search.entries) for n in range(search.at)]
-    rounds = " → ".join(map(str, sizes))
-    yield f"{count} configurations, {rounds} in rounds of growing length, order by seed {wish.seed}"
+    rounds = "in one round" if len(sizes) == 1 else f"{' → '.join(map(str, sizes))} in rounds of growing length"
+    yield f"{count} configuration{'' if count == 1 else 's'}, {rounds}, order by seed {wish.seed}"
     wrong = sum(entry.disqualified for entry in search.entries)
     if wrong:
         yield f"{wrong} of {count} can't be served so, whatever their speed"
@@ -458,7 +458,8 @@ def _explanation(
     if measured is not None and not measured.verdict.valid:
         yield f"the pick's figures are INVALID: {'; '.join(measured.verdict.reasons)}"
     if best is not served:
-        yield "the pick runs several samples at once, serving runs one: what is stored is the best of those"
+        kept = "nothing is kept; try --batch 1, too" if served is None else "what is kept is the best of those"
+        yield f"the pick runs several samples at once, serving runs one: {kept}"
     others = [entry for entry in finalists if entry is not best and _score(entry, statistic) < _score(best, statistic)]
     if others:
         yield f"within {TIE:.0%} of the fastest, the pick takes less of the board"
@@ -484,10 +485,6 @@ def _score(entry: Entry, statistic: str) -> float:
     measured = entry.cell.measurement if entry.cell is not None else None
     found = None if measured is None else value(measured, statistic, batch=entry.configuration.batch)
     return math.inf if found is None else found
-
-
-def _shown(entry: Entry, statistic: str) -> str:
-    return words(_score(entry, statistic), statistic)
 
 
 def words(figure: float, statistic: str) -> str:

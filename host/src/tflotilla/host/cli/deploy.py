@@ -36,7 +36,7 @@ def deploy(
     11 another deployment runs or the release is not newer; 1 when boards failed in different ways.
     """
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.cli import results
+    from tflotilla.host.cli import output, results
     from tflotilla.host.fleet import push
     from tflotilla.host.fleet import tuned as tuned_records
     from tflotilla.host.fleet.inventory import Fleet
@@ -45,7 +45,8 @@ def deploy(
     opened = Bundle.open(bundle)
     loaded = Fleet.load(fleet)
     names = loaded.select(selector)
-    records = tuned_records.load(loaded.state, opened.manifest.files[MODEL].sha256) if tuned else ()
+    sha256 = opened.manifest.files[MODEL].sha256
+    records = tuned_records.load(loaded.state, sha256, tell=output.note) if tuned else ()
 
     def advise(name: str, facts: BoardFacts) -> tuned_records.Advice:
         if not tuned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -120,7 +121,7 @@ def tune(
         bind=_AUTO in (affinity or [_AUTO]),
         stretch=min_seconds is None,
     )
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not timeout > 0:
         raise UsageError("--timeout must be above 0")
     loaded = Fleet.load(fleet)
     subject = Subject(bundle=None if bundle is None else Bundle.open(bundle))
@@ -129,7 +130,7 @@ def tune(
     with output.progress("asking the boards what they are") as tell:
         facts, serving = _look(loaded, loaded.select(selector), failures)
         kinds = fleet_tuning.kinds(facts, serving if subject.bundle is None else None)
-        records = tuned.load(loaded.state) if stale else ()
+        records = tuned.load(loaded.state, tell=output.note) if stale else ()
         sha256 = None if subject.bundle is None else subject.bundle.manifest.files[MODEL].sha256
         fresh = {
             n: fleet_tuning.known(records, kind, model_sha256=sha256, objective=objective)
@@ -144,21 +145,24 @@ def tune(
             on_report=lambda board, report: tell(_progress(board, report)),
         )
         due = [kind for n, kind in enumerate(kinds) if fresh[n] is None]
-        found = pool.run(
-            [kind.boards[0] for kind in due],
-            lambda board: fleet_tuning.tune(_of(due, board), job, _ask(measurer, subject), tell=tell),
-        )
+        try:
+            found = pool.run(
+                [kind.boards[0] for kind in due],
+                lambda board: kept(loaded, fleet_tuning.tune(_of(due, board), job, _ask(measurer, subject), tell=tell)),
+            )
+        except KeyboardInterrupt:
+            # Whoever asked does not want it any more, so the boards need not go on.
+            measurer.abandon()
+            raise
     results = [part.value for part in found if part.value is not None]
-    for result in results:
-        tuned.save(loaded.state, result.records)
     failures.update({part.board: part.error for part in found if part.error is not None})
     failures.update({result.kind.boards[0]: result.error for result in results if result.error is not None})
-    kept = [(kinds[n], record) for n, record in fresh.items() if record is not None]
+    known = [(kinds[n], record) for n, record in fresh.items() if record is not None]
     code = pool.exit_code([pool.BoardResult(board=board, error=error) for board, error in failures.items()])
     if as_json:
-        output.emit_json(_document(results, kept, failures, code))
+        output.emit_json(_document(results, known, failures, code))
     else:
-        _show(results, kept, failures)
+        _show(results, known, failures)
     if code:
         raise typer.Exit(code)
 
@@ -234,6 +238,19 @@ def _look(
     return facts, serving
 
 
+def kept(fleet: Fleet, result: KindTuned) -> KindTuned:
+    """Keep what was found at once, so that another board's trouble or Ctrl-C does not lose it."""
+    from tflotilla.host.fleet import tuned
+    from tflotilla.shared.contract.errors import InputError
+
+    try:
+        tuned.save(fleet.state, result.records)
+    except InputError as error:
+        # What took minutes to find is shown all the same.
+        return dataclasses.replace(result, records=(), error=InputError(f"what was found is not kept: {error}"))
+    return result
+
+
 def _of(kinds: Sequence[Kind], board: str) -> Kind:
     return next(kind for kind in kinds if kind.boards[0] == board)
 
@@ -270,7 +287,9 @@ def _show(
         rows = [_row(result, entry) for entry in found.ranking]
         output.emit_table(title, _COLUMNS, rows, right=("round", "figure", "memory", "goldens"))
         for line in found.explanation:
-            output.note(line)
+            # An error's own reason comes with the error.
+            if line not in str(result.error):
+                output.note(line)
         for record in result.records:
             if record.pick:
                 others = len(result.kind.boards) - 1

@@ -20,7 +20,7 @@ from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import ContractError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tflotilla.shared.contract.board import BoardFacts
@@ -74,6 +74,12 @@ class Record:
     created: float
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        """Refuse a configuration of another runtime than the one it was found with."""
+        if self.configuration.inference.runtime != self.runtime.name:
+            message = f"configuration must be of {self.runtime.name}, not {self.configuration.inference.runtime}"
+            raise ValueError(message)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
@@ -107,16 +113,24 @@ def save(folder: Path, records: Sequence[Record]) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def load(folder: Path, model_sha256: str | None = None) -> tuple[Record, ...]:
-    """Return the records of a model (None: of all), of the latest search first, and there the pick first."""
+def load(
+    folder: Path, model_sha256: str | None = None, *, tell: Callable[[str], None] = lambda _text: None
+) -> tuple[Record, ...]:
+    """Return the records of a model (None: of all), of the latest search first, and there the pick first.
+
+    `tell` hears of each file that can't be read as one, whichever model it was of.
+    """
     found = []
     for path in sorted((folder / FOLDER).glob("*.json")):
         try:
             record = codec.decode(Record, codec.parse_json(path.read_bytes(), str(path)), str(path))
-        except (OSError, ContractError):
-            continue
-        if record.schema == SCHEMA and model_sha256 in (None, record.model_sha256):
-            found.append(record)
+        except OSError as error:
+            tell(f"{path} does not count: {error.strerror or error}")
+        except ContractError as error:
+            tell(f"{error}; so it does not count: tune again, or remove it")
+        else:
+            if record.schema == SCHEMA and model_sha256 in (None, record.model_sha256):
+                found.append(record)
     return tuple(sorted(found, key=lambda record: (-record.created, not record.pick, record.value_ns)))
 
 
@@ -144,14 +158,27 @@ def advise(records: Sequence[Record], facts: BoardFacts, board: str, *, runtime:
         record for record in records if record.board_type == type_of(facts) and runtime in ("auto", record.runtime.name)
     ]
     for record in mine:
-        if stale(record, facts) is None and record.configuration.batch == 1:
+        if _fault(record, facts, runtime) is None:
             doubt = "" if record.valid else " (its figures were INVALID)"
             said = f"as tuned on {record.board}: {describe(record)}{doubt}"
             return Advice(inference=record.configuration.inference, said=said, insist=True)
     if mine:
-        reason = stale(mine[0], facts) or "it runs several samples at once, and serving runs one"
+        reason = _fault(mine[0], facts, runtime)
         return Advice(inference=None, said=f"not as tuned: {reason}; `tflotilla tune {board}` does it anew")
     return Advice(inference=None)
+
+
+def _fault(record: Record, facts: BoardFacts, runtime: str) -> str | None:
+    """Say why a record of a board's type is not to be applied there; None when it is."""
+    if (reason := stale(record, facts)) is not None:
+        return reason
+    if record.configuration.batch != 1:
+        return "it runs several samples at once, and serving runs one"
+    others = sorted({offer.name for offer in facts.runtimes} - {record.runtime.name})
+    if not record.pick and runtime == "auto" and others:
+        # Another runtime was faster then, so without tuning the board might choose better.
+        return f"what still holds is the best with {record.runtime.name} only, and {', '.join(others)} is there too"
+    return None
 
 
 def describe(record: Record) -> str:
