@@ -24,6 +24,7 @@ from tflotilla.shared.contract.benchmark import (
     Failure,
     Method,
     Scenario,
+    ServingDuring,
     Verdict,
 )
 from tflotilla.shared.contract.errors import UsageError
@@ -189,6 +190,20 @@ def test_how_the_serving_model_fared_is_said_once_for_each_board() -> None:
     assert ["pi-1: the model that serves, at its worst: 100 results, 1 error, p50 2.00 ms (before 1.80 ms)"] == said
 
 
+def test_a_serving_model_that_was_not_heard_has_no_figures() -> None:
+    silent = ServingDuring(results=0, errors=0, p50_ns=None, p99_ns=None, before_p50_ns=None, before_p99_ns=None)
+    cell = dataclasses.replace(rich_runs.cell(1, rich_runs.measurement()), serving=silent)
+
+    assert "pi-1: the model that serves: nothing was heard of it meanwhile" in notes(one(cell))
+
+
+def test_what_is_wrong_with_a_delegate_is_said_once() -> None:
+    error = CellError(kind="delegate", message="the delegate takes no node of this model")
+    cell = dataclasses.replace(measured.cell(error=error), delegate_reason=error.message)
+
+    assert notes(one(cell)).count(error.message) == 1
+
+
 def test_several_boards_with_several_models_become_a_matrix() -> None:
     good, bad, _ = rich_runs.full().boards
     second = dataclasses.replace(good, board="pi-2", model="cats-2.0.0", cells=good.cells[2:])
@@ -348,7 +363,7 @@ def test_the_page_holds_everything_that_is_known(html: str) -> None:
         "Sustained: litert ×1",
         "Stages: litert ×1",
         "not by a profiler",
-        "the sum is 1 ms, the whole model 1.05 ms (-4.8 %)",
+        "the sum is 1 ms, the whole model 1.05 ms.",
         "CONV_2D",
         "0x50005 (now: under-voltage, throttled; since boot: under-voltage, throttled)",
         "64 of 66 nodes by XNNPACK",

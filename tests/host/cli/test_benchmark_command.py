@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.host.benchmarks import answers, measured
+from tests.host.benchmarks import answers, measured, rich_runs
 from tests.host.telemetry import fake_board
 from tflotilla.shared.contract import messages
 from tflotilla.shared.contract.agent_config import InferenceConfig
@@ -183,6 +183,55 @@ def test_results_are_written_saved_and_found_again(
     assert one.request != other.request
 
 
+def test_a_place_that_can_not_be_written_does_not_cost_the_others_the_result(
+    fleet_file: Path, board: Callable[..., FakeBoard], tmp_path: Path
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    with boards_online(board, pi_1=answering):
+        places = ("-o", tmp_path / "folder.json", "-o", tmp_path / "found.csv")
+        result = tflotilla("pi-1", "--name", "base", *places, "--fleet", fleet_file)
+    shown = tflotilla("show", "base", "--fleet", fleet_file)
+
+    assert result.returncode == 3
+    assert "folder.json can't be written" in result.stderr
+    assert (tmp_path / "found.csv").stat().st_size > 200
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_a_rerun_that_lacks_something_measures_nothing(
+    fleet_file: Path, board: Callable[..., FakeBoard], tmp_path: Path
+) -> None:
+    file = tmp_path / "found.json"
+    with boards_online(board, pi_1=answering) as (asked,):
+        tflotilla("pi-1", "-o", file, "--fleet", fleet_file)
+        document = json.loads(file.read_text())
+        (part,) = document["boards"]
+        lacking = {**part, "request": {**part["request"], "bundle": "ab" * 32}}
+        file.write_text(json.dumps({**document, "boards": [part, lacking]}))
+        result = tflotilla("--rerun", file, "--fleet", fleet_file)
+
+    assert result.returncode == 2
+    assert "bring that bundle with --models" in result.stderr
+    assert len(asked.requests) == 1
+
+
+def test_the_stages_and_operators_that_were_asked_for_are_shown(
+    fleet_file: Path, board: Callable[..., FakeBoard]
+) -> None:
+    def rich(request: BenchmarkRequest) -> tuple[BenchmarkReport, ...]:
+        return tuple(
+            dataclasses.replace(report, cell=rich_runs.cell(1, rich_runs.measurement()))
+            for report in answering(request)
+        )
+
+    with boards_online(board, pi_1=rich):
+        result = tflotilla("pi-1", "--stages", "--profile", "--runtimes", "ai-edge-litert", "--fleet", fleet_file)
+
+    assert "decode" in result.stdout, result.stderr
+    assert "SOFTMAX" in result.stdout
+    assert "rates that were tried" not in result.stdout
+
+
 def test_a_board_that_does_not_answer_is_named_and_the_others_are_shown(
     fleet_file: Path, board: Callable[..., FakeBoard]
 ) -> None:
@@ -265,6 +314,7 @@ def test_ctrl_c_ends_the_benchmark_on_the_board(fleet_file: Path, board: Callabl
         (("all", "-o", "found.pdf"), ".json"),
         (("all", "--delegate", ":x"), "--delegate"),
         (("all", "--timeout", "0"), "--timeout"),
+        (("all", "--timeout", "nan"), "--timeout"),
         (("all", "--qps", "5"), "--qps is for --scenario server"),
         (("all", "--latency-bound", "5ms", "--scenario", "offline"), "--latency-bound is for --scenario server"),
         (("all", "--samples-per-query", "4"), "--samples-per-query is for --scenario multi-stream"),

@@ -14,7 +14,7 @@ from tflotilla.host.cli import benchmark_options, output, quantities
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tflotilla.host.benchmarks.matrix import Axes
     from tflotilla.host.benchmarks.measuring import Measurer, Subject
@@ -195,7 +195,7 @@ def run(
         )
     except ValueError as error:
         raise UsageError(_option(str(error))) from error
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not timeout > 0:
         raise UsageError("--timeout must be above 0")
     loaded = Fleet.load(fleet)
     if save or name is not None:
@@ -210,12 +210,11 @@ def run(
             tell=tell,
             on_report=lambda board, report: tell(_progress(board, report)),
         )
+        subjects = _subjects(loaded, bundles, data, samples, label_offset)
         if rerun is not None:
-            found = _again(measurer, loaded, rerun, _subjects(bundles, data, samples, label_offset))
+            found = _again(measurer, loaded, rerun, subjects)
         else:
-            found = _measure(
-                measurer, loaded.select(boards), _subjects(bundles, data, samples, label_offset), method, axes
-            )
+            found = _measure(measurer, loaded.select(boards), subjects, method, axes)
     result = Run(id=secrets.token_hex(6), created=time.time(), boards=found, name=name)
     _show(result, details=details, as_json=as_json)
     _keep(result, loaded, target or [], save=save or name is not None)
@@ -240,10 +239,12 @@ def _words(words: Sequence[str], models: Sequence[str], rerun: Path | None) -> t
     return rest[0], tuple(dict.fromkeys(bundles))
 
 
-def _subjects(bundles: Sequence[Path], data: Path | None, samples: int, offset: int) -> list[Subject]:
+def _subjects(fleet: Fleet, bundles: Sequence[Path], data: Path | None, samples: int, offset: int) -> list[Subject]:
+    """Open all that is to be measured, and check it: what is wrong with the last one is no reason to lose the first."""
     from tflotilla.host.benchmarks import labelled
     from tflotilla.host.benchmarks.measuring import Subject
     from tflotilla.host.bundles.archive import Bundle
+    from tflotilla.host.fleet import push
 
     if data is not None and not bundles:
         raise UsageError(
@@ -252,6 +253,8 @@ def _subjects(bundles: Sequence[Path], data: Path | None, samples: int, offset: 
     if not bundles:
         return [Subject()]
     opened = [Bundle.open(path) for path in bundles]
+    for bundle in opened:
+        push.verify(fleet, bundle)
     return [
         Subject(
             bundle=bundle,
@@ -266,34 +269,70 @@ def _measure(
 ) -> tuple[BoardRun, ...]:
     from tflotilla.host.benchmarks import matrix
 
-    return tuple(
-        run
-        for subject in subjects
-        for run in measurer.measure(boards, subject, method, lambda facts: matrix.configurations(axes, facts))
-    )
+    found: list[BoardRun] = []
+    for subject in subjects:
+        found += _add(measurer, found, boards, subject, method, lambda facts: matrix.configurations(axes, facts))
+    return tuple(found)
+
+
+def _add(
+    measurer: Measurer,
+    found: Sequence[BoardRun],
+    boards: Sequence[str],
+    subject: Subject,
+    method: Method,
+    choose: Callable[[BoardFacts], tuple[Configuration, ...]],
+) -> tuple[BoardRun, ...]:
+    """Measure one more; what keeps all boards from it does not cost what was found before."""
+    from tflotilla.host.benchmarks.results import BoardRun
+    from tflotilla.shared.contract.benchmark import BenchmarkRequest
+    from tflotilla.shared.contract.errors import TflotillaError
+
+    try:
+        return measurer.measure(boards, subject, method, choose)
+    except TflotillaError as error:
+        if not any(part.cells for part in found):
+            raise
+        asked = BenchmarkRequest(request="not asked", method=method)
+        model = "" if subject.bundle is None else subject.bundle.manifest.title
+        why = {"error": f"{model or 'what serves'}: {error}", "error_kind": type(error).__name__}
+        return tuple(
+            BoardRun(board=board, model=model, request=asked, identity=None, cells=(), **why) for board in boards
+        )
 
 
 def _again(measurer: Measurer, fleet: Fleet, file: Path, subjects: Sequence[Subject]) -> tuple[BoardRun, ...]:
     """Ask for what a result file holds once more: the same configurations and method, of each board its own."""
     from tflotilla.host.benchmarks import results
+
+    brought = {None if each.bundle is None else each.bundle.digest: each for each in subjects}
+    parts = results.read(file).boards
+    if not parts:
+        raise UsageError(f"{file} holds nothing that a board measured")
+    wanted = [_wanted(part, brought, fleet, file) for part in parts]
+    found: list[BoardRun] = []
+    for part, subject in zip(parts, wanted, strict=True):
+        request = part.request
+        found += _add(measurer, found, (part.board,), subject, request.method, _always(request.configurations))
+        _note_another_model(part, found[-1], file)
+    return tuple(found)
+
+
+def _wanted(part: BoardRun, brought: Mapping[str | None, Subject], fleet: Fleet, file: Path) -> Subject:
+    """Return what a part of a result is of. Raises UsageError, ConfigError."""
     from tflotilla.host.benchmarks.measuring import Subject
     from tflotilla.shared.contract import digest
 
-    brought = {None if each.bundle is None else each.bundle.digest: each for each in subjects}
-    found: list[BoardRun] = []
-    for part in results.read(file).boards:
-        fleet.board(part.board)
-        wanted, method = part.request.bundle, part.request.method
-        subject = Subject() if wanted is None else brought.get(wanted)
-        what = f"{file} measured {part.model or 'a bundle'} on {part.board}"
-        if subject is None:
-            raise UsageError(f"{what}; bring that bundle with --models")
-        if method.samples != (None if subject.samples is None else digest.of_bytes(subject.samples)):
-            had = "without labelled data" if method.samples is None else "with other labelled data"
-            raise UsageError(f"{what} {had}; give --data, --samples and --label-offset as they were")
-        found += measurer.measure((part.board,), subject, method, _always(part.request.configurations))
-        _note_another_model(part, found[-1], file)
-    return tuple(found)
+    fleet.board(part.board)
+    bundle, samples = part.request.bundle, part.request.method.samples
+    subject = Subject() if bundle is None else brought.get(bundle)
+    what = f"{file} measured {part.model or 'a bundle'} on {part.board}"
+    if subject is None:
+        raise UsageError(f"{what}; bring that bundle with --models")
+    if samples != (None if subject.samples is None else digest.of_bytes(subject.samples)):
+        had = "without labelled data" if samples is None else "with other labelled data"
+        raise UsageError(f"{what} {had}; give --data, --samples and --label-offset as they were")
+    return subject
 
 
 def _always(
@@ -335,17 +374,32 @@ def _show(result: Run, *, details: bool, as_json: bool) -> None:
 
 
 def _keep(result: Run, fleet: Fleet, targets: Sequence[Path], *, save: bool) -> None:
+    """Keep a result wherever it was asked for: where one place fails, the others still get what took so long."""
     from tflotilla.host.benchmarks.rendering import forms
     from tflotilla.host.benchmarks.sqlite import FILE, History
     from tflotilla.host.models.delivery import deliver
+    from tflotilla.shared.contract.errors import TflotillaError
 
-    for path in targets:
-        deliver(forms.render(result, forms.form_of(path)), path)
-        output.note(f"written: {path}")
+    failures: list[TflotillaError] = []
     if save:
-        History(fleet.state / FILE).save(result)
-        called = f" as {result.name!r}" if result.name else ""
-        output.note(f"saved{called}: {result.id} (tflotilla benchmark show {result.id})")
+        try:
+            History(fleet.state / FILE).save(result)
+        except TflotillaError as error:
+            failures.append(error)
+        else:
+            called = f" as {result.name!r}" if result.name else ""
+            output.note(f"saved{called}: {result.id} (tflotilla benchmark show {result.id})")
+    for path in targets:
+        try:
+            deliver(forms.render(result, forms.form_of(path)), path)
+        except TflotillaError as error:
+            failures.append(error)
+        else:
+            output.note(f"written: {path}")
+    for failure in failures[1:]:
+        output.complain(str(failure))
+    if failures:
+        raise failures[0]
 
 
 def _exit_code(result: Run, *, require_valid: bool) -> int:

@@ -77,7 +77,8 @@ def emit(run: Run, *, details: bool = False) -> None:
 
     output.note(table.heading(run))
     titled = not output.console().is_terminal
-    for each in table.tables(run, details=details):
+    # Whoever asked for the stages or the operators wants to see them.
+    for each in (*table.tables(run, details=details), *(() if details else table.asked_for(run))):
         if titled:
             # Piped, a table has no title of its own, and here are several.
             output.console().print(each.title, markup=False, highlight=False, soft_wrap=True)

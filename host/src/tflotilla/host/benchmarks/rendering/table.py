@@ -7,6 +7,7 @@ line of its own. What it does NOT do: colours, or anything a terminal might obey
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ def tables(run: Run, *, details: bool = False) -> tuple[Table, ...]:
                 found.append(_properties(f"{words.name(board.board)}: what was measured", board_state.identity(board)))
         found += [_properties("how it was measured", board_state.method(method)) for method in methods]
     return (*found, *_foreign(run, details=details))
+
+
+def asked_for(run: Run) -> tuple[Table, ...]:
+    """Return what a run has only when somebody asked for it: stages, the sustained course, operators."""
+    return tuple(table for board in run.boards for cell in board.cells for table in _asked_for(board, cell))
 
 
 def text(run: Run, *, details: bool = True) -> str:
@@ -269,6 +275,16 @@ def _details(board: BoardRun, cell: BenchmarkCell) -> Iterator[Table]:
     yield from passes(f"{name}: ", measurement)
     if measurement.profile is not None:
         yield from profile_tables(f"{name}: ", measurement.profile)
+
+
+def _asked_for(board: BoardRun, cell: BenchmarkCell) -> Iterator[Table]:
+    if cell.measurement is None:
+        return
+    prefix = f"{words.subject(board)}, {words.configuration(cell, short=True)}: "
+    # The rates that were tried only lead to the figure that stands above.
+    yield from passes(prefix, dataclasses.replace(cell.measurement, trials=()))
+    if cell.measurement.profile is not None:
+        yield from profile_tables(prefix, cell.measurement.profile)
 
 
 def percentiles(title: str, latency: Distribution) -> Table:

@@ -283,6 +283,8 @@ def worst_serving(board: BoardRun) -> str:
     """Say how the model that serves fared during the cell that disturbed it most; "" when nobody watched it."""
     watched = [(each.p99_ns or each.p50_ns or 0, n) for n, c in enumerate(board.cells) if (each := c.serving)]
     during = board.cells[max(watched)[1]].serving if watched else None
+    if during is not None and not (during.results or during.errors or during.restarts):
+        return "the model that serves: nothing was heard of it meanwhile"
     return "" if during is None else f"the model that serves, at its worst: {serving(during)}"
 
 
