@@ -219,6 +219,8 @@ def test_what_is_below_zero_is_shown_as_zero_and_counted() -> None:
 
     assert found.operators[0].avg_ms == 0
     assert "1 of 3 came out below zero" in found.note
+    assert "is 102% of the whole" in found.note
+    assert "As they were measured, the sum is 97%." in found.note
 
 
 def test_operators_that_share_a_line_are_named_from_the_first_to_the_last() -> None:

@@ -428,9 +428,10 @@ def summarize(
     if not plan.refill:
         note.append("There was no time to run the whole model before each pair: caches were warmer than usual.")
     if below:
+        as_measured = (sum(step.median_ns for step in steps) + bare_ns) / whole_ns
         note.append(
             f"{below} of {len(rows)} came out below zero and are shown as 0: they cost less than the noise, or save "
-            "their neighbours a copy."
+            f"their neighbours a copy. As they were measured, the sum is {as_measured:.0%}."
         )
     if shared:
         note.append(

@@ -78,7 +78,8 @@ def how(profile: OperatorProfile) -> str:
     """Say how the times were found out, and how near their sum comes to the whole model's time."""
     total, whole = _total(profile), words.real(profile.whole_ms)
     near = f"the sum is {words.number(total)} ms, the whole model {words.number(whole)} ms"
-    if whole > 0:
+    # Of differences the note says how near they come: with what a call takes that is no operator's.
+    if whole > 0 and profile.method == "benchmark_model":
         near += f" ({words.off(total, whole)})"
     said = f"{_HOW[profile.method]}; XNNPACK {'on' if profile.xnnpack else 'off'}; {near}"
     note = words.sentence(profile.note, _NOTE_LENGTH)
