@@ -118,6 +118,16 @@ def test_litert_s_results_alone_are_as_fine_as_they_are_printed() -> None:
     assert (output.resolution_us, benchmark_model_output.parse(made.LITERT).resolution_us) == (10, 1)
 
 
+def test_a_single_run_is_read_from_its_short_summary() -> None:
+    warmup = "count=190 first=6479 curr=2562 min=2487 max=6583 avg=2775.82 std=406 p5=2490 median=2600 p95=3100"
+    regular = "count=399 first=2581 curr=2509 min=2453 max=2657 avg=2504.32 std=16 p5=2470 median=2501 p95=2590"
+    single = "count=1 curr=6479 p5=6479 median=6479 p95=6479"
+
+    output = benchmark_model_output.parse(made.LITERT.replace(warmup, single).replace(regular, single))
+
+    assert (output.first_inference_us, output.warmup_avg_us, output.inference_avg_us) == (6479, 6479, 6479)
+
+
 def test_in_an_android_phones_log_litert_s_lines_are_read_too() -> None:
     phone = made.LITERT_RESULTS.replace("INFO: ", "09-28 06:21:39.234 19410 19410 I litert  : ")
 

@@ -239,13 +239,19 @@ def _with_results(
     finer = bool(summaries)
     if not finer:
         summaries += [_rounded(results, kind) for kind in ("Warmup", "Inference") if f"{kind} (avg) count" in results]
-    warmup = summaries[0] if len(summaries) > 1 else None
-    found = {"Inference": summaries[-1].avg_us if summaries else results["Inference (avg)"]}
-    found["Init"] = results.get("Model initialization")
-    found["First inference"] = None if warmup is None else warmup.first_us
-    found["Warmup"] = None if warmup is None else warmup.avg_us
+    found = {"Init": results.get("Model initialization"), "Inference": results["Inference (avg)"]}
+    if summaries:
+        # Of a single run a summary says `curr` only.
+        found["Inference"] = _first(summaries[-1].avg_us, summaries[-1].curr_us)
+    if len(summaries) > 1:
+        found["First inference"] = _first(summaries[0].first_us, summaries[0].curr_us)
+        found["Warmup"] = _first(summaries[0].avg_us, summaries[0].curr_us)
     known = {name: value for name, value in found.items() if value is not None}
     return known | figures, 1.0 if finer else _RESULT_STEP_US
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _rounded(results: dict[str, float], kind: str) -> RunSummary:
