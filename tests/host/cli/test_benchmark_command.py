@@ -183,6 +183,23 @@ def test_results_are_written_saved_and_found_again(
     assert one.request != other.request
 
 
+def test_what_serves_is_asked_for_without_knowing_it_and_again_by_its_name(
+    fleet_file: Path, board: Callable[..., FakeBoard], tmp_path: Path
+) -> None:
+    tuned = Configuration(inference=InferenceConfig(runtime="tflite-runtime", num_threads=2, affinity=(2, 3)))
+
+    def serving(request: BenchmarkRequest) -> tuple[BenchmarkReport, ...]:
+        return answering(dataclasses.replace(request, configurations=request.configurations or (tuned,)))
+
+    with boards_online(board, pi_1=serving) as (asked,):
+        first = tflotilla("pi-1", "--as-served", "-o", tmp_path / "served.json", "--fleet", fleet_file)
+        again = tflotilla("--rerun", tmp_path / "served.json", "--fleet", fleet_file)
+
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert "×2, CPU 2,3" in first.stdout
+    assert [request.configurations for request in asked.requests] == [(), (tuned,)]
+
+
 def test_a_place_that_can_not_be_written_does_not_cost_the_others_the_result(
     fleet_file: Path, board: Callable[..., FakeBoard], tmp_path: Path
 ) -> None:
@@ -320,6 +337,7 @@ def test_ctrl_c_ends_the_benchmark_on_the_board(fleet_file: Path, board: Callabl
         (("all", "--samples-per-query", "4"), "--samples-per-query is for --scenario multi-stream"),
         (("all", "--rate", "10", "--run-delay", "1"), "--run-delay and --rate"),
         (("all", "--run-delay", "1", "--scenario", "server", "--qps", "5"), "--run-delay is not for"),
+        (("all", "--as-served", "--threads", "2"), "--as-served is the board's own configuration; leave out --threads"),
         (("all", "--label-offset", "1"), "--label-offset is for the samples of --data"),
         (("--rerun", "found.json", "--num-threads", "2"), "--rerun measures as the file says; leave out --threads"),
     ],

@@ -23,6 +23,7 @@ _BESIDE_RERUN = frozenset(
     }
 )
 _ONLY_IN = {"qps": "server", "latency_bound": "server", "samples_per_query": "multi-stream"}
+_AXES = frozenset({"threads", "runtimes", "xnnpack", "delegate", "affinity", "batch"})
 _OF_DATA = frozenset({"samples", "label_offset"})
 
 
@@ -37,6 +38,8 @@ def refuse_ignored(context: click.Context) -> None:
     for name, option in given.items():
         if "rerun" in given and name not in _BESIDE_RERUN:
             raise UsageError(f"--rerun measures as the file says; leave out {option}")
+        if "as_served" in given and name in _AXES:
+            raise UsageError(f"--as-served is the board's own configuration; leave out {option}")
         if name in _ONLY_IN and scenario != _ONLY_IN[name]:
             raise UsageError(f"{option} is for --scenario {_ONLY_IN[name]}, and this is {scenario}")
         if name in _OF_DATA and "data" not in given:

@@ -43,6 +43,9 @@ def run(
             metavar="BUNDLE...", help="Signed bundles to measure, none of which need serve. Default: what serves."
         ),
     ] = None,
+    as_served: Annotated[
+        bool, typer.Option("--as-served", help="Just as it serves there, or would: runtime, threads, processors.")
+    ] = False,
     threads: Annotated[
         str, typer.Option("--threads", "--num-threads", help="Like 1,2,4; auto is 1 to all cores.")
     ] = "1",
@@ -214,7 +217,7 @@ def run(
         if rerun is not None:
             found = _again(measurer, loaded, rerun, subjects)
         else:
-            found = _measure(measurer, loaded.select(boards), subjects, method, axes)
+            found = _measure(measurer, loaded.select(boards), subjects, method, None if as_served else axes)
     result = Run(id=secrets.token_hex(6), created=time.time(), boards=found, name=name)
     _show(result, details=details, as_json=as_json)
     _keep(result, loaded, target or [], save=save or name is not None)
@@ -265,13 +268,17 @@ def _subjects(fleet: Fleet, bundles: Sequence[Path], data: Path | None, samples:
 
 
 def _measure(
-    measurer: Measurer, boards: Sequence[str], subjects: Sequence[Subject], method: Method, axes: Axes
+    measurer: Measurer, boards: Sequence[str], subjects: Sequence[Subject], method: Method, axes: Axes | None
 ) -> tuple[BoardRun, ...]:
+    """Ask for all that the axes span; None is the one configuration that each board would serve with."""
     from tflotilla.host.benchmarks import matrix
+
+    def choose(facts: BoardFacts) -> tuple[Configuration, ...]:
+        return () if axes is None else matrix.configurations(axes, facts)
 
     found: list[BoardRun] = []
     for subject in subjects:
-        found += _add(measurer, found, boards, subject, method, lambda facts: matrix.configurations(axes, facts))
+        found += _add(measurer, found, boards, subject, method, choose)
     return tuple(found)
 
 
@@ -313,7 +320,9 @@ def _again(measurer: Measurer, fleet: Fleet, file: Path, subjects: Sequence[Subj
     found: list[BoardRun] = []
     for part, subject in zip(parts, wanted, strict=True):
         request = part.request
-        found += _add(measurer, found, (part.board,), subject, request.method, _always(request.configurations))
+        # What was served then is not what is served now, so it is asked for by its name.
+        configurations = request.configurations or tuple(cell.configuration for cell in part.cells)
+        found += _add(measurer, found, (part.board,), subject, request.method, _always(configurations))
         _note_another_model(part, found[-1], file)
     return tuple(found)
 
