@@ -180,7 +180,7 @@ def test_a_share_is_read_as_people_write_it(text: str, share: float) -> None:
     assert share == parse_share(text)
 
 
-@pytest.mark.parametrize("text", ["", "%", "5%%", "nan", "1e-3", "5pt"])
+@pytest.mark.parametrize("text", ["", "%", "5%%", "nan", "1e-3", "5pt", "5", "1.0"])
 def test_a_share_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="share"):
         parse_share(text)

@@ -91,7 +91,11 @@ def parse_share(text: str) -> float:
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)\s*", text)
     if found is None:
         raise UsageError(f"--tolerance must be a share like 5% or 0.05, not {text!r}")
-    return float(found[1]) / (100 if found[2] else 1)
+    share = float(found[1]) / (100 if found[2] else 1)
+    if share >= 1 and not found[2]:
+        # Whoever means 5 % and gets 500 % has a gate that stops nothing.
+        raise UsageError(f"--tolerance {text} would be {share:.0%}; write {found[1]}% or a share below 1")
+    return share
 
 
 def _metrics(names: list[str]) -> tuple[Metric, ...]:
