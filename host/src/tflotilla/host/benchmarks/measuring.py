@@ -305,12 +305,12 @@ class _Talk:
 
     def _deliver(self, session: Session) -> None:
         subject = self._order.subject
-        if (bundle := subject.bundle) is not None:
+        # What is there already needs no room, whatever else: how it runs its cells will say.
+        if (bundle := subject.bundle) is not None and not session.offer(bundle.digest).present:
             push.preflight(self.board, self._measurer.fleet, bundle, session.hello)
-            if not session.offer(bundle.digest).present:
-                missing = session.manifest(bundle.manifest_bytes, bundle.signature or b"", purpose="benchmark")
-                self._measurer.tell(f"{self.board}: sending {bundle.manifest.title}")
-                transfer.send(session, self.board, bundle, missing, on_bytes=lambda _sent, _total: None)
+            missing = session.manifest(bundle.manifest_bytes, bundle.signature or b"", purpose="benchmark")
+            self._measurer.tell(f"{self.board}: sending {bundle.manifest.title}")
+            transfer.send(session, self.board, bundle, missing, on_bytes=lambda _sent, _total: None)
         if subject.samples is not None:
             import io
 

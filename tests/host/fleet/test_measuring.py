@@ -1,0 +1,49 @@
+"""A benchmark's way to a board over SSH: what is asked of a board depends on what still has to be sent there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.host.fleet.test_push import make_bundle
+from tflotilla.host.benchmarks.measuring import Measurer, Subject
+from tflotilla.host.fleet import bootstrap, push
+from tflotilla.shared.contract.benchmark import Configuration, Method
+
+if TYPE_CHECKING:
+    from tflotilla.host.benchmarks.results import BoardRun
+    from tflotilla.host.bundles.archive import Bundle
+    from tflotilla.host.fleet.inventory import Fleet
+
+pytestmark = pytest.mark.sshd
+
+
+def labelled(fleet: Fleet, **labels: str) -> Fleet:
+    entry = dataclasses.replace(fleet.board("pi-1"), labels=labels)
+    return dataclasses.replace(fleet, boards={"pi-1": entry})
+
+
+def measured(fleet: Fleet, bundle: Bundle) -> BoardRun:
+    quick = Method(min_runs=11, min_seconds=0.0, warmup_runs=1)
+    measurer = Measurer(fleet=fleet, way="ssh")
+    (run,) = measurer.measure(("pi-1",), Subject(bundle=bundle), quick, lambda _facts: (Configuration(),))
+    return run
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_a_board_has_is_measured_even_where_it_would_not_be_sent(fleet: Fleet) -> None:
+    kitchen, attic = labelled(fleet, room="kitchen"), labelled(fleet, room="attic")
+    bootstrap.bootstrap("pi-1", kitchen)
+    here, elsewhere = (make_bundle(fleet, number, audience={"room": "kitchen"}) for number in (1, 2))
+    push.deploy("pi-1", kitchen, here)
+
+    # A full disk is such a reason, too: it keeps bundles out, and does not keep those from running that are in.
+    run = measured(attic, here)
+    refused = measured(attic, elsewhere)
+
+    assert run.error is None
+    assert [cell.error for cell in run.cells] == [None]
+    assert refused.error is not None
+    assert "nothing was sent" in refused.error
