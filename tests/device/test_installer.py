@@ -53,13 +53,13 @@ def home(tmp_path: Path, signer: Signer) -> Home:
 class Board:
     """One installer with its fake supervisor, and what it told."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, inference: InferenceConfig = InferenceConfig()) -> None:  # noqa: B008 - it is frozen
         self.home = home
         self.store = Store(home)
         self.serving = FakeServing()
         self._rollbacks = 0
         self.told: list[DeploymentStatus] = []
-        self.installer = Installer(self.store, self.serving, InferenceConfig(), on_status=self.told.append)
+        self.installer = Installer(self.store, self.serving, inference, on_status=self.told.append)
 
     def deploy(self, made: MadeBundle, *, deployment: str = "d1") -> DeploymentStatus:
         return asyncio.run(self.installer.deploy(deployment, made.digest, lambda _status: None))

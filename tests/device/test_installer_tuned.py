@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, receive, trust
-from tests.device.fake_serving import CRASHING, NEW_RUNTIME, OLD_RUNTIME, probe_report
+from tests.device.fake_serving import CRASHING, NEW_RUNTIME, OLD_RUNTIME, SLOWER, probe_report
 from tests.device.test_installer import Board
 from tflotilla.device import facts
 from tflotilla.device.choice import Choice
@@ -116,6 +116,28 @@ class TestTuned:
         assert reason in last.detail
         assert wanted not in board.serving.probed
         assert board.store.current() == one.digest
+
+    def test_a_runtime_that_agent_toml_fixes_is_not_overruled(self, home: Home, one: MadeBundle) -> None:
+        receive(home, one)
+        board = Board(home, inference=InferenceConfig(runtime="tflite-runtime"))
+        board.serving.tuned = ((TUNED, probe_report(NEW_RUNTIME)),)
+
+        last = self.deploy(board, one)
+
+        assert last.detail.endswith("agent.toml wants tflite-runtime")
+        assert TUNED not in board.serving.probed
+
+    def test_whoever_goes_back_to_agent_toml_is_not_held_to_the_pace_before(self, home: Home, one: MadeBundle) -> None:
+        receive(home, one)
+        board = Board(home)
+        board.serving.tuned = ((TUNED, probe_report(NEW_RUNTIME)),)
+        self.deploy(board, one)
+        board.serving.observation = SLOWER
+
+        last = asyncio.run(board.installer.deploy("t2", one.digest, lambda _status: None))
+
+        assert last.state.value == "succeeded"
+        assert board.serving.chosen == Choice(runtime=OLD_RUNTIME)
 
     def test_what_serves_so_already_is_left_alone(self, home: Home, one: MadeBundle) -> None:
         receive(home, one)

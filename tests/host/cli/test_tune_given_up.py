@@ -1,4 +1,4 @@
-"""`tune` that ends before its time, by Ctrl-C or a full disk: boards are free again, and what was found is shown."""
+"""`tune` with Ctrl-C, a full disk, a broker that is away: boards are free again, and what was found is shown."""
 
 from __future__ import annotations
 
@@ -7,24 +7,58 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.benchmarks import answers, tuned_boards
+from tests.host.benchmarks import answers, measured, tuned_boards
 from tests.host.fleet import test_tuned
 from tests.host.telemetry import fake_board
 from tflotilla.host.benchmarks import fleet_tuning
 from tflotilla.host.benchmarks.fleet_tuning import KindTuned
 from tflotilla.host.benchmarks.measuring import Measurer, Subject
 from tflotilla.host.cli import tune
-from tflotilla.host.fleet import tuned
+from tflotilla.host.fleet import bootstrap, tuned
 from tflotilla.host.fleet.inventory import Fleet
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest, Configuration, Method
+from tflotilla.shared.contract.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.host.telemetry.fake_board import FakeBoard
+    from tflotilla.host.benchmarks.results import BoardRun
 
 PATIENCE_S = 120.0
+
+
+class _Flaky:
+    """A measurer whose broker is away at some of its calls, counted from 1."""
+
+    def __init__(self, *away: int) -> None:
+        self.away, self.calls = away, 0
+
+    def measure(self, boards: tuple[str, ...], *_given: object) -> tuple[BoardRun, ...]:
+        self.calls += 1
+        if self.calls in self.away:
+            raise BrokerError("the broker did not answer")
+        return (measured.board_run((measured.cell([1000] * 9),), board=boards[0]),)
+
+
+def test_a_broker_that_is_away_between_rounds_costs_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "RETRY_WAITS_S", (0.0, 0.0))
+    flaky, said = _Flaky(2, 3), list[str]()
+    ask = tune.asking(flaky, Subject(), said.append)  # type: ignore[arg-type]  # it measures alike
+
+    ask("pi-1", (Configuration(),), Method())
+    ask("pi-1", (Configuration(),), Method())
+
+    assert flaky.calls == 4
+    assert said == ["the broker did not answer; trying again"] * 2
+
+
+def test_a_broker_that_was_never_there_is_said_at_once() -> None:
+    ask = tune.asking(_Flaky(1), Subject(), lambda _text: None)  # type: ignore[arg-type]  # it measures alike
+
+    with pytest.raises(BrokerError):
+        ask("pi-1", (Configuration(),), Method())
 
 
 @pytest.mark.mosquitto

@@ -312,9 +312,12 @@ class Installer:
     async def _observe(self, candidate: str) -> install.Event:
         promised = self._store.manifest(candidate)
         seen = await self._serving.observe(promised.health.confirm_window_s)
-        before = None if self._journal is None else self._journal.champion
-        if before is None or self._store.manifest(before).name != promised.name:
-            # Another model has a pace of its own: a detector is no slow classifier.
+        journal = self._journal
+        before = None if journal is None else journal.champion
+        untuned = journal is not None and before == candidate and journal.asked is None
+        if before is None or untuned or self._store.manifest(before).name != promised.name:
+            # Another model has a pace of its own: a detector is no slow classifier. And whoever goes back to agent.toml
+            # wants it so, however much faster the same bundle was as tuned.
             seen = replace(seen, champion=None)
         return install.judge(seen, promised.health)
 
@@ -342,6 +345,8 @@ class Installer:
         """Return the choice when a tuned configuration holds here, or what stands against it."""
         if asked.runtime == "auto":
             return None, "it names no runtime"
+        if self._inference.runtime not in ("auto", asked.runtime):
+            return None, f"agent.toml wants {self._inference.runtime}"
         if (misfit := choice.misfit(asked, facts.processors())) is not None:
             return None, misfit
         try:

@@ -117,7 +117,8 @@ def tune(
             )
         except (UnreachableError, BrokerError) as caught:
             error = error or caught
-            tell(f"{caught}")
+            if board != kind.boards[-1]:
+                tell(f"{caught}; going to the next of its kind")
             continue
         except TflotillaError as caught:
             return KindTuned(kind=kind, board=board, identity=talk.identity, error=caught)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from tflotilla.host.cli import output, quantities
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tflotilla.host.benchmarks.fleet_tuning import Ask, Kind, KindTuned
     from tflotilla.host.benchmarks.matrix import Axes
@@ -148,7 +149,9 @@ def tune(
         try:
             found = pool.run(
                 [kind.boards[0] for kind in due],
-                lambda board: kept(loaded, fleet_tuning.tune(_of(due, board), job, _ask(measurer, subject), tell=tell)),
+                lambda board: kept(
+                    loaded, fleet_tuning.tune(_of(due, board), job, asking(measurer, subject, tell), tell=tell)
+                ),
             )
         except KeyboardInterrupt:
             # Whoever asked does not want it any more, so the boards need not go on.
@@ -255,9 +258,28 @@ def _of(kinds: Sequence[Kind], board: str) -> Kind:
     return next(kind for kind in kinds if kind.boards[0] == board)
 
 
-def _ask(measurer: Measurer, subject: Subject) -> Ask:
+def asking(measurer: Measurer, subject: Subject, tell: Callable[[str], None]) -> Ask:
+    """Return what asks boards, again and again where the broker goes away after a board's first round."""
+    from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+    from tflotilla.shared.contract.errors import BrokerError
+
+    begun: set[str] = set()
+
     def ask(board: str, configurations: Any, method: Method) -> Any:  # noqa: ANN401 - `Ask` says it
+        # Each round connects anew: that the broker is away for a while must not cost the rounds before.
+        for wait_s in RETRY_WAITS_S if board in begun else ():
+            try:
+                (run,) = measurer.measure((board,), subject, method, lambda _facts: configurations)
+            except BrokerError as error:
+                away = error
+            else:
+                if run.cells or not isinstance(run.failure, BrokerError):
+                    return run
+                away = run.failure
+            tell(f"{away}; trying again")
+            time.sleep(wait_s)
         (run,) = measurer.measure((board,), subject, method, lambda _facts: configurations)
+        begun.add(board)
         return run
 
     return ask
