@@ -13,6 +13,7 @@ from tflotilla.shared.contract.errors import BoardError, DelegateError, ModelErr
 from tflotilla.shared.contract.tensors import Quantization, TensorSpec
 from tflotilla.shared.inference import runtime as port
 from tflotilla.shared.inference.runtime import Delegate, LoadOptions, SupportsDirectCalls
+from tflotilla.shared.inference.runtimes import interpreter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -219,3 +220,9 @@ def test_runtimes_agree_on_the_quantized_classifier_within_one_step() -> None:
         answers.append(loaded.get_outputs()[0].astype(int))
 
     assert np.abs(answers[0] - answers[1]).max() <= 1
+
+
+def test_a_refusal_without_a_word_points_to_memory() -> None:
+    assert interpreter.one_line(RuntimeError("no\n such op")) == "no such op"
+    assert interpreter.one_line(RuntimeError()) == "RuntimeError without a reason, as for memory that can't be had"
+    assert interpreter.one_line(ValueError()) == "ValueError"

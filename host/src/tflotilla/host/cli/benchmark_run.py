@@ -302,7 +302,7 @@ def _add(
             raise
         asked = BenchmarkRequest(request="not asked", method=method)
         model = "" if subject.bundle is None else subject.bundle.manifest.title
-        why = {"error": f"{model or 'what serves'}: {error}", "error_kind": type(error).__name__}
+        why = {"error": str(error), "error_kind": type(error).__name__}
         return tuple(
             BoardRun(board=board, model=model, request=asked, identity=None, cells=(), **why) for board in boards
         )

@@ -67,7 +67,11 @@ def import_runtime(name: str, package: str) -> tuple[ModuleType, str]:
 
 def one_line(error: BaseException) -> str:
     """Return the words of a foreign exception as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    told = " ".join(str(error).split())
+    if not told and isinstance(error, RuntimeError):
+        # All that LiteRT says of an allocation that failed.
+        return "RuntimeError without a reason, as for memory that can't be had"
+    return told or type(error).__name__
 
 
 class InterpreterRuntime:
@@ -132,7 +136,8 @@ class InterpreterRuntime:
         try:
             loaded: object = self._module.load_delegate(delegate.library, dict(delegate.options))
         except (ValueError, RuntimeError, AttributeError, OSError) as error:
-            message = f"delegate {delegate.library} can't be created with {dict(delegate.options)}: {one_line(error)}"
+            given = f" with {dict(delegate.options)}" if delegate.options else ""
+            message = f"delegate {delegate.library} can't be created{given}: {one_line(error)}"
             raise DelegateError(message) from error
         return loaded
 
