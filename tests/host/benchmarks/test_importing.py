@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -264,6 +266,8 @@ def test_a_litert_run_that_broke_off_is_told() -> None:
         ('{"latency": {"avg_ms": -1}}', "no figure of a benchmark"),
         ('{"latency": {"avg_ms": 1e300}}', "no figure of a benchmark"),
         ('{"latency": {"avg_ms": 1, "num_runs": 1.5}}', "not a whole number"),
+        ('{"latency": {"avg_ms": 1, "num_runs": ' + 400 * "9" + "}}", "no figure of a benchmark"),
+        ('{"latency": {"avg_ms": 1}, "num_threads": 1e400}', "no figure of a benchmark"),
         ("count=5 first=1 avg=1e999 std=1\nInference timings in us: Inference (avg): 7\n", "no figure of a benchmark"),
         ("count=5 first=-1 avg=-9 std=1\nInference timings in us: Inference (avg): 7\n", "no figure of a benchmark"),
         (_LITERT_STDOUT.replace("5.60", "5.6.0"), "not a number"),
@@ -289,6 +293,16 @@ def test_garbage_in_a_real_output_is_refused_or_read_and_never_a_crash() -> None
         except InputError:
             continue
         assert figures
+
+
+@pytest.mark.parametrize(
+    "text",
+    [made.INFO, made.LITERT, made.LITERT_RESULTS, made.XNNPACK, made.CSV, _OPTIONS, _LITERT_LOG + _LITERT_STDOUT],
+)
+def test_a_number_of_thousands_of_digits_is_refused_or_skipped_and_never_a_crash(text: str) -> None:
+    for found in re.finditer(r"\d+", text):
+        with contextlib.suppress(InputError):
+            importing.parse(text[: found.start()] + 5000 * "9" + text[found.end() :], "here")
 
 
 def test_a_file_becomes_the_same_result_each_time(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ _LITERT_RUN = re.compile(r"^.*\bbenchmark_litert_model: Model: {2,}", re.MULTILI
 _LITERT_HEAD = re.compile(r"^.*\bbenchmark_litert_model: (Model|Accelerators|Num threads): +(.*?)\s*$", re.MULTILINE)
 _LITERT_RESULTS = "BENCHMARK RESULTS"
 _LITERT_LINE = re.compile(
-    r"^(Model initialization|Warmup \(first\)|Warmup \(avg\)|Inference \(\w+\)): +([0-9.]+) ms(?: \((\d+) runs\))?",
+    r"^(Model initialization|Warmup \(first\)|Warmup \(avg\)|Inference \(\w+\)): +([0-9.]+) ms"
+    r"(?: \((\d{1,18}) runs\))?",
     re.MULTILINE,
 )
 _LITERT_WORDS = {
@@ -63,7 +64,7 @@ _LITERT_PROGRAM = "benchmark_litert_model.h:"
 _SESSION = re.compile(r"^.*\bInitialized session in ", re.MULTILINE)
 _OPTIONS_HEAD = "Summary of All Runs w/ Different Performance Options"
 _OPTIONS_LINE = re.compile(r"^(?:.*?(?:INFO: |\] |: ))?\s*(\S[^:=]*?): (count=\d+ .*|FAILED.*)$")
-_CPU_RUN = re.compile(r"cpu w/ (-?\d+) threads(.*)")
+_CPU_RUN = re.compile(r"cpu w/ (-?\d{1,9}) threads(.*)")
 _ACCELERATORS = ("gpu", "nnapi", "hexagon", "coreml", "edgetpu")
 
 
@@ -199,6 +200,8 @@ def _litert(document: dict[str, Any], where: str) -> ForeignFigures:
         value = table.get(key)
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
             raise InputError(f"{where}: {key} is {json.dumps(value)[:40]}, not a number")
+        if value is not None and not abs(value) <= _MOST_NS:
+            raise InputError(f"{where}: {key} is no figure of a benchmark")
         return value
 
     def nanoseconds(key: str) -> float | None:
@@ -253,7 +256,7 @@ def _litert_printed(text: str) -> Iterator[ForeignFigures]:
     accelerators = head.get("Accelerators")
     document = {
         "model": head.get("Model", ""),
-        "num_threads": int(threads) if threads.isascii() and threads.isdigit() else None,
+        "num_threads": int(threads) if re.fullmatch(r"[0-9]{1,9}", threads) else None,
         "accelerators": accelerators.split(" | ") if accelerators else None,
         "latency": latency,
     }

@@ -105,7 +105,7 @@ class BenchmarkModelOutput:
     def num_threads(self) -> int | None:
         """The threads asked for; None when the program chose."""
         value = self.options.get("Num threads", "")
-        return int(value) if value.isascii() and value.isdigit() else None
+        return int(value) if re.fullmatch(r"[0-9]{1,9}", value) else None
 
 
 #: How the program calls what XNNPACK or another delegate does within its node.
@@ -131,7 +131,7 @@ _TIMINGS = re.compile(r"^(?:Average i|I)nference timings in us: (.*)$")
 _TIMING = re.compile(rf"(Init|First inference|Warmup|Inference|no stats)(?: \(avg\))?: ({_NUMBER})")
 _MEMORY = re.compile(r"^(?:Memory footprint delta from the start of the tool|Peak memory footprint) \(MB\): (.*)$")
 _FIGURE = re.compile(rf"([a-z0-9]+)=({_NUMBER})")
-_SUMMARY = re.compile(r"^count=(\d+) (.*)$")
+_SUMMARY = re.compile(r"^count=(\d{1,18}) (.*)$")
 _LOADING = re.compile(r"^Loading model from: (\S.*)$")
 _UNKNOWN = re.compile(r"^(?:WARN: )?Unconsumed cmdline flags: (.*)$")
 #: LiteRT's results; of the deviation it does not say the unit.
@@ -142,7 +142,7 @@ _RESULT = re.compile(
 _FOOTPRINT = re.compile(rf"^(Init|Overall) footprint: +({_NUMBER}) MB$")
 _US_PER_MS = 1000
 _RESULT_STEP_US = 10.0
-_REPLACING = re.compile(r"^Replacing (\d+)(?: out of (\d+))? node\(s\) with delegate")
+_REPLACING = re.compile(r"^Replacing (\d{1,9})(?: out of (\d{1,9}))? node\(s\) with delegate")
 _XNNPACK = re.compile(r"XNNPACK delegate for CPU|applied XNNPACK delegate", re.IGNORECASE)
 _TITLE = re.compile(r"^=+ ([A-Z].*?) =+$")
 _HEADER = re.compile(r"^\[node\s+type\].*\[avg ms\].*\[Name\]$")
