@@ -47,3 +47,4 @@ def test_what_a_board_has_is_measured_even_where_it_would_not_be_sent(fleet: Fle
     assert [cell.error for cell in run.cells] == [None]
     assert refused.error is not None
     assert "nothing was sent" in refused.error
+    assert refused.request.bundle == elsewhere.digest

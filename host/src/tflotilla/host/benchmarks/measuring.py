@@ -236,7 +236,10 @@ class _Talk:
         found = [report for _, report in sorted(self._reports.items())]
         identity = next((report.identity for report in found if report.identity is not None), None)
         bundle = self._order.subject.bundle
-        asked = self._request or BenchmarkRequest(request=self._order.id, method=self._order.method)
+        # A rerun of a board that was never asked is of this bundle, not of what serves there.
+        asked = self._request or BenchmarkRequest(
+            request=self._order.id, method=self._order.method, bundle=None if bundle is None else bundle.digest
+        )
         title = bundle.manifest.title if bundle is not None else ""
         return BoardRun(
             board=self.board,

@@ -300,8 +300,9 @@ def _add(
     except TflotillaError as error:
         if not any(part.cells for part in found):
             raise
-        asked = BenchmarkRequest(request="not asked", method=method)
-        model = "" if subject.bundle is None else subject.bundle.manifest.title
+        bundle = subject.bundle
+        asked = BenchmarkRequest(request="not asked", method=method, bundle=None if bundle is None else bundle.digest)
+        model = "" if bundle is None else bundle.manifest.title
         why = {"error": str(error), "error_kind": type(error).__name__}
         return tuple(
             BoardRun(board=board, model=model, request=asked, identity=None, cells=(), **why) for board in boards
