@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +142,9 @@ def test_a_second_benchmark_on_a_board_is_told_that_it_is_busy(person: Person) -
         _wait_for_word(first, "measuring: pi-1")
         second = person.types("benchmark", "pi-1", *QUICK, code=11)
         over_ssh = person.types("benchmark", "pi-1", "--over", "ssh", *QUICK, code=11)
+        # As `timeout -s INT` does it: the second must not cut short what the first began.
+        first.send_signal(signal.SIGINT)
+        time.sleep(0.05)
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=brokers.PATIENCE_S)
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from tflotilla.host.benchmarks import interruption
 from tflotilla.host.telemetry.fleet_view import understood
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.benchmark import BenchmarkRequest
@@ -52,7 +53,8 @@ def ask(
         return _follow(broker, fleet, state, build, on_report, tell)
     except KeyboardInterrupt:
         # Whoever asked does not want it any more, so the boards need not go on; one may just have been asked.
-        _abandon(broker, fleet, asking.request, state[0].unfinished)
+        with interruption.held_off():
+            _abandon(broker, fleet, asking.request, state[0].unfinished)
         raise
 
 
@@ -124,7 +126,7 @@ def _send(broker: Connection, fleet: str, board: str, request: BenchmarkRequest)
 
 def _abandon(broker: Connection, fleet: str, request: str, boards: Sequence[str]) -> None:
     """Tell boards that nobody waits for them any more; one that can't be told goes on to its own end."""
-    for board in boards:
+    for board in boards if broker.connected else ():
         with contextlib.suppress(BrokerError):
             cancel(broker, fleet, board, request)
 

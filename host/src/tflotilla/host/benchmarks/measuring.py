@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.host.benchmarks import plan
+from tflotilla.host.benchmarks import interruption, plan
 from tflotilla.host.benchmarks.asking import ask, cancel
 from tflotilla.host.benchmarks.results import BoardRun
 from tflotilla.host.bundles.archive import Bundle
@@ -109,15 +109,18 @@ class Measurer:
 
         A board that can't be told ends by itself when it has measured all it was asked for.
         """
-        going_on = {talk.board: talk for talk in tuple(self._talks) if talk.going_on}
+        with interruption.held_off():
+            self._cancel_all({talk.board: talk for talk in tuple(self._talks) if talk.going_on})
+
+    def _cancel_all(self, talks: Mapping[str, _Talk]) -> None:
         if self.way == "ssh":
-            pool.run(tuple(going_on), lambda board: going_on[board].cancel(), forks=self.at_once)
-        elif going_on and self.fleet.mqtt is not None:
+            pool.run(tuple(talks), lambda board: talks[board].cancel(), forks=self.at_once)
+        elif talks and self.fleet.mqtt is not None:
             with (
                 contextlib.suppress(TflotillaError),
                 mqtt.connect(self.fleet.mqtt, folder=self.fleet.folder) as broker,
             ):
-                for board, talk in going_on.items():
+                for board, talk in talks.items():
                     cancel(broker, self.fleet.name, board, talk.id)
 
     def cells(

@@ -66,8 +66,9 @@ def run(
         int, typer.Option("--min-runs", "--num-runs", help="Timed runs at least; a p99 needs 662.")
     ] = 662,
     min_seconds: Annotated[
-        float, typer.Option("--min-seconds", "--min-secs", help="Measure at least that long.")
-    ] = 1.0,
+        float | None,
+        typer.Option("--min-seconds", "--min-secs", help="Measure at least that long; default 1, or --max-seconds."),
+    ] = None,
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
     ] = 30.0,
@@ -179,7 +180,7 @@ def run(
             warmup_runs=warmup_runs,
             warmup_seconds=warmup_seconds,
             min_runs=min_runs,
-            min_seconds=min_seconds,
+            min_seconds=min(1.0, max_seconds) if min_seconds is None else min_seconds,
             max_seconds=max_seconds,
             run_delay_seconds=run_delay,
             rate_hz=rate,
