@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from tflotilla.host.cli import interrupts
 from tflotilla.host.cli.given_once import refuse_repeats
 from tflotilla.host.cli.help_texts import keep_examples_whole
 from tflotilla.host.cli.output import complain
@@ -112,6 +113,7 @@ def tflotilla(
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code of its own class."""
     _ready_streams()
+    interrupts.take_echoes_for_one()
     sys.exit(_run())
 
 
