@@ -114,7 +114,10 @@ def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code of its own class."""
     _ready_streams()
     interrupts.take_echoes_for_one()
-    sys.exit(_run())
+    code = _run()
+    if code == EXIT_INTERRUPTED:
+        interrupts.ignore()
+    sys.exit(code)
 
 
 def _ready_streams() -> None:

@@ -29,3 +29,8 @@ def take_echoes_for_one() -> None:
             signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, interrupt)
+
+
+def ignore() -> None:
+    """Let nothing that comes now change the exit code of a command that was interrupted already."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
