@@ -11,7 +11,7 @@ export UV_LINK_MODE := copy
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test test-lab check bench lock format clean
+.PHONY: help setup demo test test-newest test-lab check bench lock format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,9 +27,12 @@ demo: setup ## the whole story on this machine, in under two minutes (ARGS="--ke
 
 test: setup ## every test that this machine can run; the device's from its wheels, as a board has it
 	@$(BIN)/python -m pytest -n 3 --dist loadscope --ignore tests/device --ignore tests/slow $(ARGS)
-	@sh tools/test_device.sh $(BIN)
+	@sh tools/test_device.sh $(BIN) ours
 
-test-lab: setup ## what takes minutes: trainings, ONNX with its real tool, published figures
+test-newest: setup ## the device's tests once more, on the newest Python that boards have
+	@sh tools/test_device.sh $(BIN) newest
+
+test-lab: setup ## what takes minutes: trainings, real models, ONNX with its real tool, published figures
 	@$(BIN)/python -m pytest -n 2 --dist loadscope tests/slow $(ARGS)
 
 check: setup ## formatting, lint, types, architecture

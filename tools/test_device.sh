@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the device's and the shared tests as a board would see them: from built wheels, without TensorFlow.
-#   tools/test_device.sh VENV_BIN
-# Once with the workspace's Python and both runtimes, and once with Python 3.13 and LiteRT when an interpreter is there.
+#   tools/test_device.sh VENV_BIN ours|newest
+# `ours` is the workspace's Python with both runtimes; `newest` is Python 3.13 with LiteRT, when an interpreter is there.
 set -eu
 bin=$(cd "$1" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -40,11 +40,14 @@ run() {
 }
 
 build
-version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-if [ "$version" = 3.11 ]; then
-    run "$bin/python" device-both
-else
-    run "$bin/python" device-litert
+if [ "$2" = ours ]; then
+    version=$("$bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ "$version" = 3.11 ]; then
+        run "$bin/python" device-both
+    else
+        run "$bin/python" device-litert
+    fi
+    exit
 fi
 newer=
 # pyenv's shims stand on PATH and fail for versions that aren't chosen, so each candidate is asked.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.bundles.archive import Bundle
 
+pytestmark = pytest.mark.slow
 MODEL_FILE = "models/detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
 MOBILENET = Preprocessing(mean=(127.5,), std=(127.5,))
 COUNT = 6

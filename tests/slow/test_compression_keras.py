@@ -11,7 +11,7 @@ from tests.host.models import compression_cases as cases
 from tflotilla.host.models import child
 from tflotilla.host.models.inspect import inspect_model
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 TIMEOUT_S = 1200.0
 ROOT = Path(__file__).parents[3]
 

@@ -13,7 +13,7 @@ from tests.host.models import made_sources
 from tflotilla.host.models import child, fidelity, sources
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.catalogue]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.catalogue]
 
 FEW = ("float32", "dynamic_range", "int8_io_uint8")
 ALL = tuple(scheme.value for scheme in QuantizationScheme)
