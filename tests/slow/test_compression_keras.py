@@ -13,7 +13,7 @@ from tflotilla.host.models.inspect import inspect_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 TIMEOUT_S = 1200.0
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def _run(function: str, folder: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         path = catalogue.path(file)
         cases[str(len(cases))] = made_sources.case(path, sources.detect(path), **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         found = child.call("tests.host.models.made_sources:attempt", {"cases": cases, "folder": str(folder)})
     return folder, found
 
