@@ -200,10 +200,11 @@ class Lab:
         """Kill everything on a board at once, its SSH server too; the files stay as they are."""
         part = self._part(name)
         if processes.alive(part.process):
+            # Stopped first: what sees its parent die must not have the time to do something about it. The board
+            # itself goes last: while it is there, whatever loses its parent is still known to be below it.
             below = processes.descendants(part.process.pid)
-            # Stopped first: what sees its parent die must not have the time to do something about it.
             processes.send((part.process.pid, *below), signal.SIGSTOP)
-            processes.send((part.process.pid, *below), signal.SIGKILL)
+            processes.kill_until_none(lambda: processes.descendants(part.process.pid))
         if not processes.kill_until_none(lambda: self._left_of(name, part)):
             message = f"{name}: some of its processes can't be killed"
             raise BoardError(message)

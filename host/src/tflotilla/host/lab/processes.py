@@ -89,7 +89,14 @@ def _environment(pid: int) -> bytes:
 
 
 def descendants(root: int) -> set[int]:
-    """Return the pids of everything below `root`, zombies left out."""
+    """Return the pids of everything below `root`, zombies left out.
+
+    Looks twice: whoever loses its parent between two lines of one look is below nobody in it.
+    """
+    return _seen_below(root) | _seen_below(root)
+
+
+def _seen_below(root: int) -> set[int]:
     parents: dict[int, int] = {}
     for pid in _pids():
         fields = _stat(pid)

@@ -75,14 +75,15 @@ class Children:
         self._waiting[started.pid] = (started, exited)
         return started.pid, exited
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Collect who ended; True when nobody is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return True
             if pid == 0:
-                return
+                return False
             if pid in self._waiting:
                 started, exited = self._waiting.pop(pid)
                 # Popen must not wait for it again when it is collected.
@@ -95,11 +96,11 @@ class Children:
         below = processes.descendants(os.getpid())
         processes.send(below, signal.SIGTERM)
         deadline = self._loop.time() + grace_s
-        while below := processes.descendants(os.getpid()):
+        # The kernel says when nothing is left: a look at /proc may miss who is changing parents meanwhile.
+        while not self._reap():
             if self._loop.time() >= deadline:
-                processes.send(below, signal.SIGKILL)
+                processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
             await asyncio.sleep(_POLL_S)
-        self._reap()
 
 
 def end_of(lifeline: int | None) -> asyncio.Event:
