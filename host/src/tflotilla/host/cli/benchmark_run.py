@@ -11,6 +11,7 @@ import click
 import typer
 
 from tflotilla.host.cli import benchmark_options, output, quantities
+from tflotilla.host.cli import measuring_options as options
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _SCENARIOS: dict[str, Literal["single_stream", "multi_stream", "offline", "serve
     "offline": "offline",
     "server": "server",
 }
-_WAYS: dict[str, Literal["mqtt", "ssh"]] = {"mqtt": "mqtt", "ssh": "ssh"}
 _INPUTS: dict[str, Literal["goldens", "random"]] = {"goldens": "goldens", "random": "random"}
 
 
@@ -46,11 +46,9 @@ def run(
     as_served: Annotated[
         bool, typer.Option("--as-served", help="Just as it serves there, or would: runtime, threads, processors.")
     ] = False,
-    threads: Annotated[
-        str, typer.Option("--threads", "--num-threads", help="Like 1,2,4; auto is 1 to all cores.")
-    ] = "1",
-    runtimes: Annotated[str, typer.Option(help="auto is every runtime a board has.")] = "auto",
-    xnnpack: Annotated[str, typer.Option("--xnnpack", "--use-xnnpack", help="on, off or both.")] = "on",
+    threads: options.Threads = "1",
+    runtimes: options.Runtimes = "auto",
+    xnnpack: options.Xnnpack = "on",
     delegate: Annotated[
         list[str] | None, typer.Option(help="LIBRARY[:KEY=VALUE…] on the board, or none; repeated for several.")
     ] = None,
@@ -69,10 +67,8 @@ def run(
         float | None,
         typer.Option("--min-seconds", "--min-secs", help="Measure at least that long; default 1, or --max-seconds."),
     ] = None,
-    max_seconds: Annotated[
-        float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
-    ] = 30.0,
-    warmup_runs: Annotated[int, typer.Option(help="Runs before the timed ones.")] = 10,
+    max_seconds: options.MaxSeconds = 30.0,
+    warmup_runs: options.WarmupRuns = 10,
     warmup_seconds: Annotated[
         float, typer.Option("--warmup-seconds", "--warmup-min-secs", help="Warm up at least that long.")
     ] = 0.0,
@@ -97,9 +93,7 @@ def run(
     sustained: Annotated[
         str | None, typer.Option(metavar="TIME", help="Go on for so long, like 10min: cold and steady latency.")
     ] = None,
-    cool_to: Annotated[
-        float | None, typer.Option(help="Wait before each configuration until the processor is at so many °C.")
-    ] = None,
+    cool_to: options.CoolTo = None,
     max_other_cpu: Annotated[
         float, typer.Option(help="Invalid when another process takes more per cent of a core.")
     ] = 10.0,
@@ -115,17 +109,11 @@ def run(
     rerun: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Measure again what a result file holds, option for option.")
     ] = None,
-    over: Annotated[
-        str,
-        typer.Option(
-            click_type=click.Choice(["auto", *_WAYS]),
-            help="How boards are asked; auto is mqtt where the fleet has a broker.",
-        ),
-    ] = "auto",
+    over: options.Over = "auto",
     at_once: Annotated[
         int, typer.Option(min=1, help="Boards that measure at the same time; 1 for virtual boards of one machine.")
     ] = 100,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a board's next answer.")] = None,
+    timeout: options.Timeout = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the result in the fleet's history.")] = False,
     name: Annotated[str | None, typer.Option(help="What to call it, for `benchmark compare`; implies --save.")] = None,
     target: Annotated[
@@ -152,7 +140,6 @@ def run(
     bundle isn't signed for this fleet, 10 a board does not answer or the broker is down, 11 another benchmark runs
     there, 1 some of this and some of that.
     """
-    from tflotilla.host.benchmarks import matrix
     from tflotilla.host.benchmarks.measuring import Measurer
     from tflotilla.host.benchmarks.rendering import forms
     from tflotilla.host.benchmarks.results import Run
@@ -166,13 +153,13 @@ def run(
     for path in target or []:
         forms.form_of(path)
         check_writable(path)
-    axes = matrix.Axes(
-        runtimes=matrix.parse_runtimes(runtimes),
-        threads=matrix.parse_threads(threads),
-        xnnpack=matrix.parse_xnnpack(xnnpack),
-        delegates=matrix.parse_delegates(delegate or []),
-        affinities=matrix.parse_affinities(affinity or []),
-        batches=matrix.parse_batches(batch),
+    axes = options.axes(
+        threads=threads,
+        runtimes=runtimes,
+        xnnpack=xnnpack,
+        delegates=delegate or [],
+        affinities=affinity or [],
+        batch=batch,
     )
     try:
         method = Method(
@@ -198,17 +185,15 @@ def run(
             max_rss_mib=quantities.mebibytes("--max-rss", max_rss),
         )
     except ValueError as error:
-        raise UsageError(_option(str(error))) from error
-    if timeout is not None and not timeout > 0:
-        raise UsageError("--timeout must be above 0")
+        raise options.usage_error(error) from error
+    options.check_timeout(timeout)
     loaded = Fleet.load(fleet)
     if save or name is not None:
         History(loaded.state / FILE).check(name)
-    way = _WAYS["ssh" if loaded.mqtt is None else "mqtt"] if over == "auto" else _WAYS[over]
     with output.progress("asking the boards") as tell:
         measurer = Measurer(
             fleet=loaded,
-            way=way,
+            way=options.way(loaded, over),
             at_once=at_once,
             timeout_s=timeout,
             tell=tell,
@@ -429,12 +414,3 @@ def _exit_code(result: Run, *, require_valid: bool) -> int:
             error = error or BoardError(f"{part.board}: nothing could be measured")
         found.append(pool.BoardResult(board=part.board, error=error))
     return pool.exit_code(found)
-
-
-def _option(message: str) -> str:
-    """Turn the name of a field into that of its option."""
-    field, _, rest = message.partition(" ")
-    known = {"run_delay_seconds": "run-delay", "rate_hz": "rate", "latency_bound_ms": "latency-bound"}
-    known |= {"sustained_seconds": "sustained", "cool_to_c": "cool-to", "max_rss_mib": "max-rss"}
-    known |= {"max_other_cpu_percent": "max-other-cpu"}
-    return f"--{known.get(field, field.replace('_', '-'))} {rest}"

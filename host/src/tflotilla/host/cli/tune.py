@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 import typer
 
+from tflotilla.host.cli import measuring_options as options
 from tflotilla.host.cli import output, quantities
 from tflotilla.shared.contract.errors import UsageError
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 _AUTO = "auto"
 _SECONDS = 10.0
 _OBJECTIVES = ("p50", "p90", "p99", "mean", "throughput", "cpu")
-_WAYS = ("auto", "mqtt", "ssh")
 _Objective = Literal["p50", "p90", "p99", "mean", "throughput", "cpu"]
-_Way = Literal["auto", "mqtt", "ssh"]
 
 
 def tune(
@@ -49,11 +48,9 @@ def tune(
     max_p99: Annotated[str | None, typer.Option(metavar="TIME", help="The p99 must be shown to keep it: 30ms.")] = None,
     max_rss: Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory of the process: 120MiB.")] = None,
     leave_cores: Annotated[int, typer.Option(min=0, help="Processors to leave to others.")] = 0,
-    threads: Annotated[
-        str, typer.Option("--threads", "--num-threads", help="Like 1,2,4; auto is 1 to all cores.")
-    ] = _AUTO,
-    runtimes: Annotated[str, typer.Option(help="auto is every runtime a board has.")] = _AUTO,
-    xnnpack: Annotated[str, typer.Option("--xnnpack", "--use-xnnpack", help="on, off or both.")] = "both",
+    threads: options.Threads = _AUTO,
+    runtimes: options.Runtimes = _AUTO,
+    xnnpack: options.Xnnpack = "both",
     delegate: Annotated[
         list[str] | None, typer.Option(help="LIBRARY[:KEY=VALUE…] on the board, tried beside none; repeated.")
     ] = None,
@@ -70,13 +67,9 @@ def tune(
             help="How long the last round measures each. Default: 10, or 7 times what starting a process takes.",
         ),
     ] = None,
-    max_seconds: Annotated[
-        float, typer.Option("--max-seconds", "--max-secs", help="Stop after that long, whatever is reached.")
-    ] = 60.0,
-    warmup_runs: Annotated[int, typer.Option(help="Runs before the timed ones.")] = 10,
-    cool_to: Annotated[
-        float | None, typer.Option(help="Wait before each configuration until the processor is at so many °C.")
-    ] = None,
+    max_seconds: options.MaxSeconds = 60.0,
+    warmup_runs: options.WarmupRuns = 10,
+    cool_to: options.CoolTo = None,
     max_other_cpu: Annotated[
         float, typer.Option(help="Invalid when another process takes more per cent of a core; a busy worker counts.")
     ] = 10.0,
@@ -84,13 +77,8 @@ def tune(
     stale: Annotated[
         bool, typer.Option("--stale", help="Only where nothing was found yet, or runtime or kernel have changed.")
     ] = False,
-    over: Annotated[
-        _Way,
-        typer.Option(
-            click_type=click.Choice(_WAYS), help="How boards are asked; auto is mqtt where the fleet has a broker."
-        ),
-    ] = "auto",
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a board's next answer.")] = None,
+    over: options.Over = "auto",
+    timeout: options.Timeout = None,
     fleet: Annotated[Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -122,11 +110,10 @@ def tune(
         bind=_AUTO in (affinity or [_AUTO]),
         stretch=min_seconds is None,
     )
-    if timeout is not None and not timeout > 0:
-        raise UsageError("--timeout must be above 0")
+    options.check_timeout(timeout)
     loaded = Fleet.load(fleet)
     subject = Subject(bundle=None if bundle is None else Bundle.open(bundle))
-    way: Literal["mqtt", "ssh"] = ("ssh" if loaded.mqtt is None else "mqtt") if over == "auto" else over
+    way = options.way(loaded, over)
     failures: dict[str, TflotillaError] = {}
     with output.progress("asking the boards what they are") as tell:
         facts, serving = _look(loaded, loaded.select(selector), failures)
@@ -173,18 +160,11 @@ def tune(
 def _axes(
     threads: str, runtimes: str, xnnpack: str, delegates: Sequence[str], affinities: Sequence[str], batch: str
 ) -> Axes:
-    from tflotilla.host.benchmarks import matrix
-
-    given = matrix.parse_delegates(delegates)
-    return matrix.Axes(
-        runtimes=matrix.parse_runtimes(runtimes),
-        threads=matrix.parse_threads(threads),
-        xnnpack=matrix.parse_xnnpack(xnnpack),
-        # A delegate must show that it is worth it.
-        delegates=given if None in given else (None, *given),
-        affinities=matrix.parse_affinities(affinities),
-        batches=matrix.parse_batches(batch),
+    given = options.axes(
+        threads=threads, runtimes=runtimes, xnnpack=xnnpack, delegates=delegates, affinities=affinities, batch=batch
     )
+    # A delegate must show that it is worth it.
+    return given if None in given.delegates else dataclasses.replace(given, delegates=(None, *given.delegates))
 
 
 def _wish(objective: _Objective, max_p99: str | None, max_rss: str | None, leave_cores: int, seed: int) -> Wish:
@@ -216,9 +196,7 @@ def _method(
             max_other_cpu_percent=max_other_cpu,
         )
     except ValueError as error:
-        field, _, rest = str(error).partition(" ")
-        option = field.removesuffix("_c").removesuffix("_percent").replace("_", "-")
-        raise UsageError(f"--{option} {rest}") from error
+        raise options.usage_error(error) from error
 
 
 def _look(
