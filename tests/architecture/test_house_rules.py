@@ -16,7 +16,7 @@ LONGEST_FILE = 500
 
 #: Technology → the modules that may import it. A module named after a technology touches the world.
 DOORS = {
-    "paramiko": {"host/fleet/ssh.py"},
+    "paramiko": {"host/fleet/ssh.py", "host/fleet/ssh_config.py"},
     "fabric": {"host/fleet/ssh.py"},
     "invoke": {"host/fleet/ssh.py"},
     "paho": {"host/telemetry/mqtt.py", "device/transports/mqtt.py"},
@@ -26,6 +26,10 @@ DOORS = {
     "ai_edge_litert": {"shared/inference/runtimes/litert.py", "host/models/flatbuffer.py"},
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
+    "sqlalchemy": {"host/rollouts/database.py"},
+    "celery": {"host/rollouts/executors/celery.py"},
+    "zeroconf": {"host/fleet/mdns.py"},
+    "yaml": {"host/fleet/importing/ansible.py"},
 }
 
 

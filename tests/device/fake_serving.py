@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from tflotilla.device.choice import Choice
 from tflotilla.device.installer import Observation
-from tflotilla.device.pace import Pace
 from tflotilla.device.reports import ProbeReport
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.messages import DelegateReport
+from tflotilla.shared.pace import Pace
 
 if TYPE_CHECKING:
     from pathlib import Path

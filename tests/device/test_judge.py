@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tflotilla.device.install import Behaved, Misbehaved, Observation, judge
-from tflotilla.device.pace import Pace
 from tflotilla.shared.contract.manifest import HealthPolicy
+from tflotilla.shared.pace import Pace
 
 
 class TestJudge:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tflotilla.device import pace
+from tflotilla.shared import pace
 from tflotilla.shared.contract.benchmark import ServingDuring
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.device import pace
 from tflotilla.device.choice import Choice, described
-from tflotilla.device.pace import Pace
+from tflotilla.shared import pace
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.deployment import DeploymentState
+from tflotilla.shared.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

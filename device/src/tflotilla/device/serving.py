@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.device import choice, facts, pace, reports
+from tflotilla.device import choice, facts, reports
 from tflotilla.device.backoff import Backoff
 from tflotilla.device.bystander import Overheard
 from tflotilla.device.children import Child, ask
@@ -29,6 +29,7 @@ from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
 from tflotilla.device.reports import ProbeReport, ProbeSpec, Ready, WorkerSpec
 from tflotilla.device.waiting import happens
+from tflotilla.shared import pace
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
 from tflotilla.shared.contract.errors import BoardError, ContractError, ProbeError, TflotillaError
@@ -39,9 +40,9 @@ from tflotilla.shared.contract.topics import Channel
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tflotilla.device.pace import Pace
     from tflotilla.device.store import Store
     from tflotilla.shared.contract.agent_config import AgentConfig, InferenceConfig
+    from tflotilla.shared.pace import Pace
 
 _LOG = logging.getLogger(__name__)
 #: From start to first inference. A slow card and a large model take tens of seconds, a hanging delegate for ever.

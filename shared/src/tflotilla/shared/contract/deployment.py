@@ -51,6 +51,24 @@ FOLLOWERS: dict[DeploymentState, frozenset[DeploymentState]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowReport:
+    """A candidate beside the bundle that serves, on the same inputs of the board's own source; nothing was published.
+
+    `reason` says why there is nothing to compare (another model, no inputs, the source can't be opened twice); then
+    `inputs` is 0. Scores are means of the winners' scores; latencies are of the whole inference, in nanoseconds.
+    """
+
+    inputs: int
+    #: On so many inputs both gave the same answer: the same winner, or matching detections.
+    agreed: int
+    champion_score: float | None = None
+    challenger_score: float | None = None
+    champion_p50_ns: int | None = None
+    challenger_p50_ns: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentStatus:
     """One report of a deployment's progress."""
 
@@ -62,3 +80,5 @@ class DeploymentStatus:
     detail: str = ""
     #: Set in rolled_back, failed and rejected: the error's type name, see `errors.from_wire`.
     error: str | None = None
+    #: From the end of probing on, where the deployment asked for it.
+    shadow: ShadowReport | None = None

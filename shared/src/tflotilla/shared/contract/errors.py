@@ -15,7 +15,8 @@
     ├── VerificationError     8   a bundle is unsigned, edited after signing, or signed by a stranger
     ├── ProbeError            9   the candidate misbehaved on the board; the old bundle serves
     ├── BrokerError          10   the MQTT broker is down, refuses us, or nobody answered over it
-    ├── ConflictError        11   another deployment runs, the release is not newer, nothing to roll back to
+    ├── ConflictError        11   the release is not newer, nothing to roll back to, a rollout is conducted elsewhere
+    │   └── BusyError             something else is going on there; it will be over
     ├── ConversionError      12   the model can't be expressed in the requested scheme or runtime
     └── RegressionError      13   a benchmark is worse than the one it was held against
 
@@ -112,6 +113,10 @@ class ConflictError(TflotillaError):
     """The request contradicts the state of the board: busy, not newer, nothing to go back to."""
 
     exit_code: ClassVar[int] = 11
+
+
+class BusyError(ConflictError):
+    """Something else is going on there, and will be over: the same request may succeed later."""
 
 
 class ConversionError(TflotillaError):

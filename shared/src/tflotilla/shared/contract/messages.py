@@ -109,6 +109,8 @@ class Metrics:
     temperature_c: float | None = None
     #: Inputs that could not be read, empty or broken pictures say: not the model's doing, so no gate counts them.
     unreadable: int = 0
+    #: How many winners had a score in [0, 0.1), [0.1, 0.2), … [0.9, 1]; empty from agents before this.
+    scores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ each `Request` gets `Reply` frames up to the one with `done=True`. A frame with 
     hello                                        who the board is, what serves
     offer      bundle, or samples' sha256      → present, current             nothing is sent for what is there
     manifest   data + signature (base64)       → missing blobs with offsets   signature and release are checked first
-    blob       sha256, size, offset            then chunks: a line with the byte count, the bytes (one zlib stream
-                                                 over all chunks), a line "0"  → stored
-    deploy     bundle, deployment, inference?  → one reply per DeploymentStatus
-    rollback                                   → one reply per DeploymentStatus
+    blob       sha256, size, offset, encoding?, then chunks: a line with the byte count, the bytes (one compressed
+               base?, pieces?                    stream over all chunks), a line "0"  → stored
+    deploy     bundle, deployment, inference?, → one reply per DeploymentStatus
+               shadow?
+    rollback   deployment, bundle?             → one reply per DeploymentStatus
     samples    sha256, size                    then chunks as for a blob → stored; deleted after the benchmark
     benchmark  benchmark                       → one reply per BenchmarkReport
     state                                      → the State body of `messages`
@@ -56,10 +57,20 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """`size` bytes of a blob from `at` on: those of its base from `base_at` on plus the stream's, modulo 256."""
+
+    at: int
+    base_at: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the host asks; which fields are set depends on the verb."""
 
     verb: Verb
+    #: offer, deploy: the one meant. rollback: the one to be left; where another one serves, nothing is done.
     bundle: str | None = None
     deployment: str | None = None
     #: deploy: how the bundle is to run, as tuning found out; None is what agent.toml says.
@@ -74,6 +85,13 @@ class Request:
     sha256: str | None = None
     size: int | None = None
     offset: int | None = None
+    #: blob: how the stream is compressed; None is zlib, which every agent knows.
+    encoding: Literal["zlib", "xz"] | None = None
+    #: blob: a blob that the board has, and which of its bytes are added to the stream's (in order of `at`, apart).
+    base: str | None = None
+    pieces: tuple[Piece, ...] | None = None
+    #: deploy: try the candidate beside the bundle that serves on so many inputs of the board's own source.
+    shadow: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +101,8 @@ class MissingBlob:
     sha256: str
     size: int
     offset: int
+    #: Blobs that are here under the same name in other bundles: what a difference can be taken against.
+    bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

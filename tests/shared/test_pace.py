@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tflotilla.device import pace
-from tflotilla.device.pace import Pace
+from tflotilla.shared import pace
+from tflotilla.shared.pace import Pace
 
 
 def window(count: int, latency_ns: int) -> bytes:

@@ -1,0 +1,107 @@
+"""Where a rollout is: the fold of its events over its plan. `engine.fold` makes it, nobody else.
+
+    status      running ⇄ paused · running → converging → succeeded
+                running | converging → halted → rolling_back → rolled_back · any of them → aborted
+    phase       of the wave that is going on: waiting for approval, pushing, soaking
+    a board     waiting → queued → pushing → serving · failed · superseded, and from serving → undoing → undone · stuck
+
+`converging`: every wave has passed, and boards that were off are still to come.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tflotilla.host.rollouts.events import Judged
+from tflotilla.host.rollouts.evidence import Evidence
+from tflotilla.host.rollouts.plan import Plan
+from tflotilla.shared.contract.deployment import ShadowReport
+
+
+class Status(str, enum.Enum):
+    """Where a rollout is (hawkBit's words where it has one)."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CONVERGING = "converging"
+    HALTED = "halted"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    SUCCEEDED = "succeeded"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing follows by itself: only a person's `retry` or `rollback` can."""
+        return self in (Status.HALTED, Status.ROLLED_BACK, Status.ABORTED, Status.SUCCEEDED)
+
+
+class BoardPhase(str, enum.Enum):
+    """Where one board of a rollout is."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    PUSHING = "pushing"
+    SERVING = "serving"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    UNDOING = "undoing"
+    UNDONE = "undone"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardProgress:
+    """One board; times are Unix seconds."""
+
+    phase: BoardPhase = BoardPhase.WAITING
+    #: None for boards that are in no wave.
+    wave: int | None = None
+    attempts: int = 0
+    #: How often a person asked for it again: part of the deployment's id.
+    round: int = 0
+    deployment: str | None = None
+    #: Not before, unless its birth message comes.
+    again_at: float = 0.0
+    #: Why it is queued, failed or stuck.
+    error: str | None = None
+    detail: str = ""
+    #: When the bundle came into service, and what did before.
+    since: float | None = None
+    before: str | None = None
+    baseline: Evidence | None = None
+    shadow: ShadowReport | None = None
+    #: The gates were held against it since.
+    judged: bool = False
+    #: It broke a gate: undone, or to be.
+    misbehaved: bool = False
+    #: An undo is wanted and not done yet.
+    undo: bool = False
+    bytes_sent: int = 0
+
+
+WavePhase = Literal["approval", "pushing", "soaking"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A rollout as far as its events tell."""
+
+    plan: Plan
+    status: Status = Status.RUNNING
+    #: What it was before it was paused.
+    resumes_as: Status = Status.RUNNING
+    #: Index of the wave that is going on; the number of waves once all have passed.
+    wave: int = 0
+    phase: WavePhase = "approval"
+    approved: frozenset[int] = frozenset()
+    soak_until: float | None = None
+    boards: Mapping[str, BoardProgress] = field(default_factory=dict)
+    verdicts: tuple[Judged, ...] = ()
+    #: Why it halted.
+    reason: str = ""
+    #: How many events made it.
+    events: int = 0
