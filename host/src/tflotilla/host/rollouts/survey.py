@@ -1,0 +1,61 @@
+"""What boards are and serve before a rollout is planned: asked over SSH, many at once, nothing is changed on them.
+
+What it does NOT do: judge (`planning`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tflotilla.host.fleet import pool, sessions, ssh
+from tflotilla.shared.contract.board import BoardFacts
+from tflotilla.shared.contract.errors import BoardError, TflotillaError
+from tflotilla.shared.contract.messages import ServedBundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.pool import BoardResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """One board as it answered; with `error` it did not, and the rest is what is remembered of it."""
+
+    board: str
+    facts: BoardFacts | None = None
+    serving: ServedBundle | None = None
+    previous: ServedBundle | None = None
+    error: TflotillaError | None = None
+
+
+def ask(name: str, fleet: Fleet) -> Survey:
+    """Ask one board. Raises UnreachableError, IdentityError, BoardError."""
+    entry = fleet.board(name)
+    with ssh.connect(name, entry, fleet) as link, sessions.open_session(link, entry.install) as session:
+        hello = session.hello
+        session.bye()
+    fleet.save_facts(name, hello.facts)
+    if not hello.running:
+        message = f"{name}: its agent doesn't run; `tflotilla board bootstrap {name}` starts it"
+        raise BoardError(message)
+    return Survey(board=name, facts=hello.facts, serving=hello.serving, previous=hello.previous)
+
+
+def ask_many(
+    names: Sequence[str], fleet: Fleet, *, forks: int, on_answer: Callable[[str], None] = lambda _name: None
+) -> tuple[Survey, ...]:
+    """Ask many boards, at most `forks` at once; those that don't answer say why."""
+
+    def answered(result: BoardResult[Survey]) -> None:
+        on_answer(result.board)
+
+    found = pool.run(names, lambda name: ask(name, fleet), forks=forks, on_result=answered)
+    return tuple(result.value or remembered(result.board, fleet, result.error) for result in found)
+
+
+def remembered(name: str, fleet: Fleet, error: TflotillaError | None = None) -> Survey:
+    """Return what is known of a board without asking it."""
+    return Survey(board=name, facts=fleet.facts(name), error=error)
