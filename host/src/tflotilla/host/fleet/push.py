@@ -23,7 +23,7 @@ from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
 from tflotilla.host.fleet.tuned import Advice
 from tflotilla.host.models import compatibility
 from tflotilla.shared.contract import errors
-from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
+from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus, ShadowReport
 from tflotilla.shared.contract.errors import (
     BoardError,
     IncompatibleError,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.fleet.sessions import Session
+    from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.session import Hello, MissingBlob
 
@@ -65,6 +66,10 @@ class Outcome:
     statuses: tuple[DeploymentStatus, ...] = ()
     #: How it runs by what tuning found, or why not so; empty where nobody tuned.
     tuning: str = ""
+    #: Digest of what served before, None where nothing did; of a cut deployment, before its first attempt.
+    before: str | None = None
+    #: What a trial beside the bundle that serves found, where it was asked for.
+    shadow: ShadowReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +99,19 @@ class _Run:
         on_status: Callable[[DeploymentStatus], None],
         on_bytes: Callable[[int, int], None],
         advise: Callable[[BoardFacts], Advice],
+        *,
+        deployment: str | None,
+        shadow: int,
+        limit: Throttle | None,
     ) -> None:
         self.name = name
         self.fleet = fleet
         self.bundle = bundle
         self.on_bytes = on_bytes
-        self.deployment = os.urandom(8).hex()
+        self.deployment = deployment or os.urandom(8).hex()
+        self.shadow = shadow
+        self.limit = limit
+        self.before: str | None = None
         self.statuses: list[DeploymentStatus] = []
         self.bytes_missing = 0
         self.changed = True
@@ -110,6 +122,7 @@ class _Run:
 
     def attempt(self, session: Session) -> None:
         hello = session.hello
+        session.limit = self.limit
         if not hello.running and self.handed_over:
             # It was killed and is being started again: the deployment goes on with it.
             message = f"{self.name}: its agent went away in the middle of the deployment and is not back yet"
@@ -119,6 +132,7 @@ class _Run:
             raise BoardError(message)
         if not self.handed_over:
             self.advice = self._advise(hello.facts)
+            self.before = hello.serving.digest if hello.serving is not None else None
             if self._serves(session):
                 if not self.advice.insist:
                     self.changed = False
@@ -127,7 +141,7 @@ class _Run:
                 self._tell(DeploymentState.TRANSFERRING)
                 self._transfer(session, session.manifest(self.bundle.manifest_bytes, self.bundle.signature or b""))
             self.handed_over = True
-        for status in session.deploy(self.bundle.digest, self.deployment, self.advice.inference):
+        for status in session.deploy(self.bundle.digest, self.deployment, self.advice.inference, shadow=self.shadow):
             self.hear(status)
         # It serves, and in the very way that was asked for: no step was taken.
         self.changed = [status.state for status in self.statuses] != [DeploymentState.SUCCEEDED]
@@ -215,6 +229,9 @@ def deploy(
     pause: Callable[[float], None] = time.sleep,
     verify_locally: bool = True,
     advise: Callable[[BoardFacts], Advice] = lambda _facts: Advice(inference=None),
+    deployment: str | None = None,
+    shadow: int = 0,
+    limit: Throttle | None = None,
 ) -> Outcome:
     """Deploy a bundle to one board and see it through.
 
@@ -227,40 +244,24 @@ def deploy(
         pause: waits between attempts, in seconds.
         advise: says by the board's fresh facts how the bundle is to run there.
         verify_locally: False lets a bad bundle get as far as the board, which refuses it: for tests and the demo.
+        deployment: the deployment's id; with one that the board knows, that one is followed instead of a new one.
+        shadow: on so many inputs of the board's source the bundle is tried beside the one that serves, before it does.
+        limit: what all transfers that have it send together.
 
     Raises:
         VerificationError: the bundle is unsigned, edited, or signed by a stranger: here or by the board's own check.
         IncompatibleError: the board can't run it.
         ProbeError: it misbehaved on the board; the old one serves.
-        ConflictError: another deployment runs there, or the release is not newer.
+        BusyError: another deployment runs there.
+        ConflictError: the release is not newer.
         UnreachableError, IdentityError, BoardError: as everywhere.
 
     """
     if verify_locally:
         verify(fleet, bundle)
-    run = _Run(name, fleet, bundle, on_status, on_bytes, advise)
-    entry = fleet.board(name)
+    run = _Run(name, fleet, bundle, on_status, on_bytes, advise, deployment=deployment, shadow=shadow, limit=limit)
     started = time.monotonic()
-    cuts = 0
-    sent = 0
-    while True:
-        connected = False
-        try:
-            with ssh.connect(name, entry, fleet) as link:
-                connected = True
-                try:
-                    with sessions.open_session(link, entry.install) as session:
-                        fleet.save_facts(name, session.hello.facts)
-                        run.attempt(session)
-                        session.bye()
-                finally:
-                    sent += link.bytes_sent
-            break
-        except UnreachableError:
-            if (cuts == 0 and not connected) or cuts >= len(RETRY_WAITS_S):
-                raise
-            pause(RETRY_WAITS_S[cuts])
-            cuts += 1
+    sent, cuts = _over_cuts(name, fleet, run.attempt, pause)
     _judge(name, run.statuses, changed=run.changed)
     return Outcome(
         board=name,
@@ -274,6 +275,8 @@ def deploy(
         duration_s=time.monotonic() - started,
         statuses=tuple(run.statuses),
         tuning=run.tuning,
+        before=run.before,
+        shadow=next((status.shadow for status in reversed(run.statuses) if status.shadow is not None), None),
     )
 
 
@@ -287,6 +290,7 @@ def deploy_many(
     on_bytes: Callable[[str, int, int], None] = lambda _name, _sent, _total: None,
     on_result: Callable[[BoardResult[Outcome]], None] | None = None,
     advise: Callable[[str, BoardFacts], Advice] = lambda _name, _facts: Advice(inference=None),
+    limit: Throttle | None = None,
 ) -> tuple[BoardResult[Outcome], ...]:
     """Verify a bundle once and deploy it to many boards; their errors are results, a bad bundle is raised."""
     verify(fleet, bundle)
@@ -300,6 +304,7 @@ def deploy_many(
             on_bytes=lambda sent, total: on_bytes(name, sent, total),
             verify_locally=False,
             advise=lambda facts: advise(name, facts),
+            limit=limit,
         ),
         forks=forks,
         on_result=on_result,
@@ -340,6 +345,97 @@ def rollback(
         duration_s=time.monotonic() - started,
         statuses=tuple(statuses),
     )
+
+
+def undo(
+    name: str,
+    fleet: Fleet,
+    *,
+    bundle: str,
+    deployment: str,
+    on_status: Callable[[DeploymentStatus], None] = lambda _status: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """Have a board leave a bundle for what it served before; where another one serves, nothing is done.
+
+    Asking again changes nothing, so a cut is retried: `bundle` says which one is to be left.
+
+    Args:
+        name: the board.
+        fleet: its fleet.
+        bundle: digest of the bundle that is not to serve.
+        deployment: the undo's id.
+        on_status: hears every status once, in order.
+        pause: waits between attempts, in seconds.
+
+    Raises:
+        ConflictError: there is nothing to go back to.
+        BusyError: a deployment runs there.
+        UnreachableError, IdentityError, BoardError: as everywhere.
+
+    """
+    statuses: list[DeploymentStatus] = []
+    serving: ServedBundle | None = None
+
+    def attempt(session: Session) -> None:
+        nonlocal serving
+        serving = session.hello.serving
+        if serving is not None and serving.digest != bundle and session.hello.running and not statuses:
+            # The hello says it: done already, or by somebody else.
+            return
+        for status in session.rollback(deployment, bundle=bundle):
+            if status not in statuses:
+                statuses.append(status)
+                on_status(status)
+
+    started = time.monotonic()
+    sent, cuts = _over_cuts(name, fleet, attempt, pause)
+    _judge(name, statuses, changed=bool(statuses))
+    if statuses:
+        now, title = statuses[-1].candidate, statuses[-1].title
+    else:
+        now, title = (serving.digest, f"{serving.name}-{serving.version}") if serving is not None else ("", "")
+    return Outcome(
+        board=name,
+        deployment=deployment,
+        bundle=now,
+        title=title,
+        changed=bool(statuses),
+        bytes_sent=sent,
+        cuts=cuts,
+        duration_s=time.monotonic() - started,
+        statuses=tuple(statuses),
+        before=bundle,
+    )
+
+
+def _over_cuts(
+    name: str, fleet: Fleet, attempt: Callable[[Session], None], pause: Callable[[float], None]
+) -> tuple[int, int]:
+    """Attempt it over as many sessions as it takes; return the bytes that were sent, and how often the line broke."""
+    entry = fleet.board(name)
+    cuts = 0
+    sent = 0
+    while True:
+        connected = False
+        try:
+            with ssh.connect(name, entry, fleet) as link:
+                connected = True
+                try:
+                    with sessions.open_session(link, entry.install) as session:
+                        fleet.save_facts(name, session.hello.facts)
+                        attempt(session)
+                        session.bye()
+                finally:
+                    sent += link.bytes_sent
+        except UnreachableError:
+            # A board that never answered is off; one that was cut off is worth another try.
+            if (cuts == 0 and not connected) or cuts >= len(RETRY_WAITS_S):
+                raise
+            pause(RETRY_WAITS_S[cuts])
+            cuts += 1
+        else:
+            return sent, cuts
 
 
 def status(name: str, fleet: Fleet) -> BoardStatus:

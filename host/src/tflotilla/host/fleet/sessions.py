@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.fleet.inventory import Install
     from tflotilla.host.fleet.ssh import Duplex, Link
+    from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus
@@ -72,6 +73,8 @@ class Session:
         """
         self._link = link
         self._duplex = duplex
+        #: What the bodies of files share with other transfers; None is without limit.
+        self.limit: Throttle | None = None
         self.hello = self._greeting()
 
     def offer(self, bundle: str) -> Reply:
@@ -133,17 +136,25 @@ class Session:
         self._reply(_REPLY_TIMEOUT_S)
 
     def deploy(
-        self, bundle: str, deployment: str, inference: InferenceConfig | None = None
+        self, bundle: str, deployment: str, inference: InferenceConfig | None = None, *, shadow: int = 0
     ) -> Iterator[DeploymentStatus]:
         """Start a deployment, or follow the one with that id; yield its statuses up to the last.
 
-        `inference` is how the bundle is to run, as tuning found out; None is what agent.toml says.
+        `inference` is how the bundle is to run, as tuning found out; None is what agent.toml says. On `shadow` inputs
+        it is tried beside the one that serves.
         """
-        return self._statuses(session.Request(verb="deploy", bundle=bundle, deployment=deployment, inference=inference))
+        return self._statuses(
+            session.Request(
+                verb="deploy", bundle=bundle, deployment=deployment, inference=inference, shadow=shadow or None
+            )
+        )
 
-    def rollback(self, deployment: str) -> Iterator[DeploymentStatus]:
-        """Bring the previous bundle back; yield the statuses. Raises ConflictError when there is none."""
-        return self._statuses(session.Request(verb="rollback", deployment=deployment))
+    def rollback(self, deployment: str, *, bundle: str | None = None) -> Iterator[DeploymentStatus]:
+        """Bring the previous bundle back; yield the statuses. Raises ConflictError when there is none.
+
+        With `bundle`, only where that one serves.
+        """
+        return self._statuses(session.Request(verb="rollback", deployment=deployment, bundle=bundle))
 
     def benchmark(self, request: BenchmarkRequest, *, patience_s: float) -> Iterator[BenchmarkReport]:
         """Have a benchmark run, or follow the one with that id; yield its reports, `patience_s` apart at most.
