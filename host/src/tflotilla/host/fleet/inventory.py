@@ -7,6 +7,8 @@
     [signing]
     key = "~/.ssh/id_ed25519"           # signs bundles; boards trust its public half
     allowed_signers = "allowed_signers" # instead, or with more signers
+    [rollouts]                          # who does the pushes, and who remembers; see RolloutConfig
+    forks = 20
     [agent.inference]                   # parts of agent.toml for every board; also agent.source, agent.reporting
     [boards.pi-7]
     host = "192.168.1.7"                # or a Host of ~/.ssh/config
@@ -63,6 +65,33 @@ class SigningConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutConfig:
+    """Who does the pushes of rollouts, and who remembers them."""
+
+    #: `threads` of the command itself, or workers of `celery` (`tflotilla rollout worker`), on other machines too.
+    executor: Literal["threads", "celery"] = "threads"
+    #: Celery's broker: `redis://host:6379/0`.
+    broker: str | None = None
+    #: `postgresql://user@host/database` where several hosts share it; its password stands in ~/.pgpass. Else a file,
+    #: relative to fleet.toml; without one, .tflotilla/rollouts.db.
+    journal: str | None = None
+    #: How many boards at once.
+    forks: int = 10
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what is allowed."""
+        if self.executor == "celery" and self.broker is None:
+            message = 'executor = "celery" needs a broker = "redis://host:6379/0"'
+            raise ValueError(message)
+        if self.broker is not None and not self.broker.startswith(("redis://", "rediss://", "redis+socket://")):
+            message = "broker must be a Redis: redis://host:6379/0, rediss://… or redis+socket:///path"
+            raise ValueError(message)
+        if not 1 <= self.forks <= 1000:  # noqa: PLR2004 - connections that one machine still carries
+            message = f"forks must be 1..1000, not {self.forks}"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoardEntry:
     """One board as fleet.toml has it. Port and user may also come from ~/.ssh/config, so None is "not said"."""
 
@@ -101,6 +130,7 @@ class _Document:
     name: str
     mqtt: MqttConfig | None = None
     signing: SigningConfig = field(default_factory=SigningConfig)
+    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     agent: Mapping[str, Any] = field(default_factory=dict)
     boards: Mapping[str, BoardEntry] = field(default_factory=dict)
 
@@ -118,6 +148,7 @@ class Fleet:
     name: str
     mqtt: MqttConfig | None
     signing: SigningConfig
+    rollouts: RolloutConfig
     agent: Mapping[str, Any]
     boards: Mapping[str, BoardEntry]
 
