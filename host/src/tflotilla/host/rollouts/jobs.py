@@ -34,6 +34,11 @@ class Job:
     #: Bytes per second that all pushes of one worker share; None is without limit.
     limit_rate: float | None = None
 
+    @property
+    def key(self) -> str:
+        """What makes two of them the same job, on whatever machine."""
+        return f"{self.rollout}:{self.board}:{self.deployment}:{self.kind}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
