@@ -9,5 +9,8 @@ for name in tflite-runtime litert both test; do
     "$uv" pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
         --no-header --no-annotate "requirements/device-$name.in" -o "requirements/device-$name.txt" >/dev/null
 done
+# Whole as it is written: what else these need, a 32-bit board takes from its distribution.
+"$uv" pip compile --quiet --upgrade --universal --no-deps --python-version 3.10 --generate-hashes --no-emit-index-url \
+    --no-header --no-annotate requirements/device-armv7l.in -o requirements/device-armv7l.txt >/dev/null
 "$uv" pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --no-annotate requirements/tool-onnx.in -o requirements/tool-onnx.txt >/dev/null

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tflotilla.host.fleet import environments, layers
-from tflotilla.host.fleet.environments import RuntimeChoice, Target
+from tflotilla.host.fleet.environments import Installed, RuntimeChoice, System, Target
 from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError
 
@@ -36,6 +36,10 @@ def _facts(*, python: str = "3.11.2", arch: str = "aarch64", libc: str | None = 
     )
 
 
+#: What Debian 12 brings for its Python.
+_BOOKWORM = System(numpy=Installed(version="1.24.2"), pillow=Installed(version="9.4.0"))
+
+
 @pytest.mark.parametrize(
     ("facts", "wanted", "requirements", "platform"),
     [
@@ -46,12 +50,14 @@ def _facts(*, python: str = "3.11.2", arch: str = "aarch64", libc: str | None = 
         (_facts(python="3.13.5", libc="glibc 2.41"), "auto", "litert", "aarch64-manylinux_2_40"),
         (_facts(libc="glibc 2.31"), "auto", "litert", "aarch64-manylinux_2_31"),
         (_facts(arch="x86_64", libc="glibc 2.30"), "auto", "both", "x86_64-manylinux_2_28"),
+        (_facts(arch="armv7l"), "auto", "armv7l", "armv7l-manylinux_2_36"),
+        (_facts(arch="armv7l", libc="glibc 2.34"), "tflite-runtime", "armv7l", "armv7l-manylinux_2_34"),
     ],
 )
 def test_both_runtimes_where_both_have_wheels_else_the_one_that_has(
     facts: BoardFacts, wanted: RuntimeChoice, requirements: str, platform: str
 ) -> None:
-    target = environments.target(facts, wanted)
+    target = environments.target(facts, wanted, _BOOKWORM)
 
     assert (target.requirements, target.platform) == (requirements, platform)
     assert target.python == ".".join(facts.python.split(".")[:2])
@@ -66,7 +72,11 @@ def test_both_runtimes_where_both_have_wheels_else_the_one_that_has(
         (_facts(python="3.13.5"), "tflite-runtime", "no wheel for Python 3.13 (it has them for 3.9 to 3.11)"),
         (_facts(python="3.13.5"), "both", "tflite-runtime 2.14 has no wheel for Python 3.13"),
         (_facts(python="3.13.5", arch="armv7l"), "auto", "ai-edge-litert 2.3 has no wheel for 32-bit ARM"),
-        (_facts(arch="armv7l"), "auto", "numpy and Pillow have none; install the 64-bit system"),
+        (_facts(python="3.13.5", arch="armv7l"), "auto", "tflite-runtime 2.14 has no wheel for Python 3.13"),
+        (_facts(arch="armv7l"), "both", "ai-edge-litert 2.3 has no wheel for 32-bit ARM (armv7l); install the 64-bit"),
+        (_facts(arch="armv7l", libc="glibc 2.31"), "auto", "needs glibc 2.34 on armv7l, the board has 2.31"),
+        (_facts(arch="armv6l"), "auto", "tflite-runtime 2.14 has no wheel for armv6l (Raspberry Pi 1 and Zero)"),
+        (_facts(arch="armv7l", libc="musl"), "auto", "pi-1 has musl"),
         (_facts(arch="riscv64"), "auto", "no wheel for riscv64 (it has them for aarch64, x86_64)"),
         (_facts(libc="glibc 2.31"), "tflite-runtime", "needs glibc 2.34 on aarch64, the board has 2.31"),
         (_facts(python="3.15.0"), "auto", "no wheel for Python 3.15"),
@@ -75,6 +85,29 @@ def test_both_runtimes_where_both_have_wheels_else_the_one_that_has(
 def test_what_cannot_be_served_says_exactly_why(facts: BoardFacts, wanted: RuntimeChoice, said: str) -> None:
     with pytest.raises(BoardError) as refused:
         environments.target(facts, wanted)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        (System(), "has no numpy and Pillow for its Python 3.11.2; 32-bit boards use the distribution's: sudo apt "),
+        (System(), "sudo apt install python3-numpy python3-pil"),
+        (System(numpy=Installed(version="1.24.2")), "has no Pillow for its Python 3.11.2"),
+        (System(numpy=Installed(problem="killed"), pillow=_BOOKWORM.pillow), "numpy can't be imported (killed): sudo "),
+        (System(numpy=Installed(version="2.2.4"), pillow=_BOOKWORM.pillow), "has numpy 2.2.4, and tflite-runtime 2.14"),
+        (System(numpy=Installed(version="1.21.5"), pillow=_BOOKWORM.pillow), "needs one from 1.23.2 on and below 2"),
+        (System(numpy=_BOOKWORM.numpy, pillow=Installed(version="9.0.1")), "has Pillow 9.0.1, and the agent needs 9.4"),
+        (System(hard_float=False), "without hardware floating point (armel)"),
+    ],
+)
+def test_what_a_32_bit_board_must_bring_itself_is_said_with_the_command_that_brings_it(
+    system: System, said: str
+) -> None:
+    with pytest.raises(BoardError) as refused:
+        environments.target(_facts(arch="armv7l"), "auto", system)
 
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)

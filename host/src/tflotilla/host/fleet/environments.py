@@ -5,6 +5,8 @@ the host; the layer on top is tflotilla.shared and tflotilla.device, with a link
 a board some 100 kB and not all of numpy. Each layer is named by its digest: SHA-256 over one sorted line per file
 (mode, SHA-256, path).
 
+On 32-bit ARM numpy and Pillow have no wheels: there the distribution's are used, and looked at before anything is sent.
+
 What this module does NOT do: build (see `layers`), run uv, talk to a board.
 """
 
@@ -24,10 +26,15 @@ if TYPE_CHECKING:
 
 RuntimeChoice = Literal["auto", "tflite-runtime", "ai-edge-litert", "both"]
 #: File `requirements/device-<name>.txt`.
-Requirements = Literal["tflite-runtime", "litert", "both"]
+Requirements = Literal["tflite-runtime", "litert", "both", "armv7l"]
 #: Part of a cached environment's key: a change of what is left out makes other environments.
 RECIPE = 1
 OLDEST_PYTHON = (3, 10)
+#: 32-bit ARM with hardware floating point, whatever kernel runs it.
+ARM_32 = "armv7l"
+#: What tflite-runtime 2.14 was built against, up to numpy 2, under which it dies; and what the agent needs of Pillow.
+_NUMPY_32 = ((1, 23, 2), (2,))
+_PILLOW_32 = (9, 4)
 #: Name of the link from the upper layer to its packages.
 PACKAGES = "packages"
 
@@ -48,7 +55,7 @@ _WHEELS: tuple[Wheels, ...] = (
         runtime="tflite-runtime",
         version="2.14",
         pythons=((3, 9), (3, 11)),
-        glibc={"x86_64": (2, 17), "aarch64": (2, 34)},
+        glibc={"x86_64": (2, 17), "aarch64": (2, 34), ARM_32: (2, 34)},
     ),
     Wheels(
         runtime="ai-edge-litert",
@@ -76,6 +83,23 @@ _UNUSED = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A package that the board's system brings: its version, or why it has none (nothing said: it isn't there)."""
+
+    version: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """What a 32-bit board's own system brings for its Python."""
+
+    numpy: Installed = Installed()
+    pillow: Installed = Installed()
+    hard_float: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What packages are built for."""
 
@@ -90,11 +114,14 @@ class Target:
         return f"{self.requirements} for Python {self.python} on {self.platform}"
 
 
-def target(facts: BoardFacts, wanted: RuntimeChoice = "auto") -> Target:
+def target(facts: BoardFacts, wanted: RuntimeChoice = "auto", system: System | None = None) -> Target:
     """Choose what to build for a board: with `auto`, both runtimes where both have wheels, else the one that has.
 
+    `system` is looked at for 32-bit ARM only.
+
     Raises:
-        BoardError: nothing can be served, with the exact reason for each runtime.
+        BoardError: nothing can be served, with the exact reason for each runtime; or a 32-bit board lacks what only its
+            distribution can give.
 
     """
     python = _version(facts.python)
@@ -112,6 +139,14 @@ def target(facts: BoardFacts, wanted: RuntimeChoice = "auto") -> Target:
     if reasons:
         message = f"{facts.hostname} can't be served: {'; '.join(reasons)}"
         raise BoardError(message)
+    if facts.arch == ARM_32:
+        _check_system(facts, system or System())
+        # uv isn't asked for this platform, so any glibc can be named.
+        return Target(
+            requirements=ARM_32,
+            python=f"{python[0]}.{python[1]}",
+            platform=f"{ARM_32}-manylinux_{glibc[0]}_{glibc[1]}",
+        )
     minor = max((known for known in _UV_GLIBC if glibc >= (2, known)), default=_UV_GLIBC[0])
     requirements: Requirements = "both"
     if len(asked) == 1:
@@ -142,6 +177,46 @@ def layer_digest(files: Iterable[tuple[str, int, str]], packages: str | None = N
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
+def _check_system(facts: BoardFacts, system: System) -> None:
+    """Raise BoardError unless a 32-bit board brings what has no wheels there."""
+    if not system.hard_float:
+        message = f"{facts.hostname} is 32-bit ARM without hardware floating point (armel); there are wheels for armhf"
+        raise BoardError(message)
+    oldest, first_bad = _NUMPY_32
+    numpy, pillow = system.numpy, system.pillow
+    packages = (("numpy", "python3-numpy", numpy), ("Pillow", "python3-pil", pillow))
+    missing = [(name, debian) for name, debian, found in packages if found.version is None and found.problem is None]
+    if missing:
+        names, debian = " and ".join(name for name, _ in missing), " ".join(debian for _, debian in missing)
+        message = (
+            f"{facts.hostname} has no {names} for its Python {facts.python}; 32-bit boards use the distribution's: "
+            f"sudo apt install {debian}"
+        )
+        raise BoardError(message)
+    for name, debian, found in packages:
+        if found.version is None:
+            message = (
+                f"{facts.hostname}: its {name} can't be imported ({found.problem}): "
+                f"sudo apt install --reinstall {debian}"
+            )
+            raise BoardError(message)
+    if numpy.version is not None and not oldest <= _numbers(numpy.version) < first_bad:
+        least, below = ".".join(map(str, oldest)), ".".join(map(str, first_bad))
+        message = (
+            f"{facts.hostname} has numpy {numpy.version}, and tflite-runtime 2.14 needs one from {least} on and below "
+            f"{below}; Debian 12's python3-numpy is one"
+        )
+        raise BoardError(message)
+    if pillow.version is not None and _numbers(pillow.version) < _PILLOW_32:
+        least = ".".join(map(str, _PILLOW_32))
+        message = f"{facts.hostname} has Pillow {pillow.version}, and the agent needs {least} or newer"
+        raise BoardError(message)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
 def _obstacle(wheels: Wheels, arch: str, python: tuple[int, int], glibc: tuple[int, int]) -> str | None:
     first, last = wheels.pythons
     name = f"{wheels.runtime} {wheels.version}"
@@ -150,9 +225,9 @@ def _obstacle(wheels: Wheels, arch: str, python: tuple[int, int], glibc: tuple[i
             f"{name} has no wheel for Python {python[0]}.{python[1]} "
             f"(it has them for {first[0]}.{first[1]} to {last[0]}.{last[1]})"
         )
-    if arch in ("armv7l", "armv6l"):
-        if wheels.runtime == "tflite-runtime" and arch == "armv7l":
-            return f"{name} has a wheel for 32-bit ARM, but numpy and Pillow have none; install the 64-bit system"
+    if arch == "armv6l":
+        return f"{name} has no wheel for {arch} (Raspberry Pi 1 and Zero); it takes a Pi Zero 2, 2, 3 or later"
+    if arch == ARM_32 and arch not in wheels.glibc:
         return f"{name} has no wheel for 32-bit ARM ({arch}); install the 64-bit system"
     if arch not in wheels.glibc:
         return f"{name} has no wheel for {arch} (it has them for {', '.join(sorted(wheels.glibc))})"

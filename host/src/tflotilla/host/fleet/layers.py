@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tflotilla.host.fleet import environments
-from tflotilla.host.packages import locks, uv
+from tflotilla.host.packages import locks, uv, wheels
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.errors import BoardError, ContractError, InputError
 
@@ -93,11 +93,19 @@ def _packages(target: Target, on_step: Callable[[str], None]) -> Layer:
             return found
         on_step(f"building the environment {target}")
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".build-") as scratch:
-            uv.install_for(
-                Path(scratch), requirements, platform=target.platform, python=target.python, name=str(target)
-            )
+            _install(Path(scratch), requirements, target)
             on_step(f"packing the environment {target}")
             return _store(folder, ((path, Path(scratch) / path) for path in _tree(Path(scratch), environments.needed)))
+
+
+def _install(folder: Path, requirements: Path, target: Target) -> None:
+    if target.requirements == environments.ARM_32:
+        kept = cache() / "wheels"
+        wheels.install_for(
+            folder, requirements, platform=target.platform, python=target.python, name=str(target), cache=kept
+        )
+    else:
+        uv.install_for(folder, requirements, platform=target.platform, python=target.python, name=str(target))
 
 
 def sources() -> tuple[str, ...]:

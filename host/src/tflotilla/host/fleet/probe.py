@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.fleet import environments, onboard, sessions, ssh
+from tflotilla.host.fleet.environments import Installed
 from tflotilla.shared.contract import codec, layout
 from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError
@@ -37,6 +38,11 @@ class Ground:
     #: Other interpreters on its PATH that are new enough.
     newer: tuple[str, ...]
     system_disk_free_bytes: int
+    #: Asked on 32-bit boards only.
+    numpy: Installed | None = None
+    pillow: Installed | None = None
+    #: Whether a 32-bit ARM system passes floats in registers, as Raspberry Pi OS and Debian's armhf do.
+    hard_float: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

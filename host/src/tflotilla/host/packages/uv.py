@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 1800
 _PIP = ("pip", "install", "--quiet", "--no-progress", "--color", "never", "--no-python-downloads")
 _LOCKED = ("--only-binary", ":all:", "--require-hashes", "-r")
+_COMPILE = ("pip", "compile", "--quiet", "--color", "never", "--no-python-downloads", "--no-header")
 
 
 def install_for(folder: Path, requirements: Path, *, platform: str, python: str, name: str) -> None:
@@ -41,6 +42,24 @@ def install_for(folder: Path, requirements: Path, *, platform: str, python: str,
     _offline_first((*_PIP, *where, *target, *_LOCKED, str(requirements)), folder, name, BoardError)
 
 
+def locate(folder: Path, requirements: Path, *, python: str, name: str) -> str:
+    """Return, as the text of a pylock.toml, where the files of a lock's packages lie, for every platform there is.
+
+    Args:
+        folder: where to work; paths in the answer are relative to it.
+        requirements: the lock, whole: nothing is resolved beyond it.
+        python: packages that this Python (3.11) doesn't need are left out.
+        name: what the environment is called when it can't be built.
+
+    Raises:
+        BoardError: the index can't be asked, or uv isn't there.
+
+    """
+    everywhere = ("--universal", "--no-deps", "--only-binary", ":all:", "--python-version", python)
+    form = ("--format", "pylock.toml", str(requirements))
+    return _offline_first((*_COMPILE, *everywhere, *form), folder, name, BoardError)
+
+
 def create_environment(folder: Path, requirements: Path, *, name: str, failure: type[TflotillaError]) -> None:
     """Make a virtual environment of this Python in `folder` with what a lock file names.
 
@@ -56,15 +75,15 @@ def create_environment(folder: Path, requirements: Path, *, name: str, failure: 
     _offline_first((*_PIP, *where, *locked), folder, name, failure)
 
 
-def _offline_first(command: Sequence[str], folder: Path, name: str, failure: type[TflotillaError]) -> None:
+def _offline_first(command: Sequence[str], folder: Path, name: str, failure: type[TflotillaError]) -> str:
     """Take what uv has in its cache without a network: the hashes say that it is the same."""
     try:
-        _checked((*command, "--offline"), folder, name, failure)
+        return _checked((*command, "--offline"), folder, name, failure)
     except failure:
-        _checked(command, folder, name, failure)
+        return _checked(command, folder, name, failure)
 
 
-def _checked(command: Sequence[str], folder: Path, name: str, failure: type[TflotillaError]) -> None:
+def _checked(command: Sequence[str], folder: Path, name: str, failure: type[TflotillaError]) -> str:
     try:
         done = subprocess.run(
             [_binary(failure), *command],
@@ -80,6 +99,7 @@ def _checked(command: Sequence[str], folder: Path, name: str, failure: type[Tflo
         raise failure(f"the environment {name} can't be built: uv: {error}") from error
     if done.returncode != 0:
         raise failure(f"the environment {name} can't be built: {_reason(done.stderr)}")
+    return done.stdout
 
 
 def _binary(failure: type[TflotillaError]) -> str:

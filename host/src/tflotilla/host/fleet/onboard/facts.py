@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import struct
+import subprocess
 import sys
 import time
 
@@ -71,6 +72,24 @@ def free(folder):
             folder = os.path.dirname(folder)
 
 
+def has(package):
+    # The version of a package of the system's own: without what lies in this folder or was installed by one user, and
+    # in a process of its own, because a broken one may crash.
+    script = "import " + package + " as p; print(p.__version__)"
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
+        )
+        lines = child.communicate()[0].decode("utf-8", "replace").strip().splitlines()
+        said = lines[-1].strip()[:200] if lines else ""
+        if child.returncode == 0:
+            return {"version": said}
+        absent = said.startswith("ModuleNotFoundError: No module named") and said.endswith("'" + package + "'")
+        return {"version": None, "problem": None if absent else said or "status " + str(child.returncode)}
+    except Exception:
+        return {"version": None, "problem": str(sys.exc_info()[1])[:200]}
+
+
 def find(program):
     for folder in os.environ.get("PATH", "").split(":"):
         path = os.path.join(folder, program)
@@ -122,6 +141,11 @@ def main():
         "newer": [path for path in [find("python" + version) for version in NEWER] if path],
         "system_disk_free_bytes": free("/var/lib"),
     }
+    if struct.calcsize("P") < 8:
+        # There are no wheels of these two for 32 bit: the board's own are used.
+        ground["hard_float"] = os.path.isfile("/lib/ld-linux-armhf.so.3")
+        ground["numpy"] = has("numpy")
+        ground["pillow"] = has("PIL")
     print(MARK + json.dumps(ground))
 
 
