@@ -59,6 +59,8 @@ class Missed:
     error: str
     detail: str
     again_at: float
+    #: A deployment may have begun there before the link broke, and go on without us.
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,7 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A wave, or boards that came late (`wave` is None), held against the gates.
+    """A wave, or boards by themselves (`wave` is None: as soon as each has soaked), held against the gates.
 
     `results` has every gate that failed, and of those that held the ones closest to their limit. `misbehaved` are
     boards that broke a gate: they are brought back whatever becomes of the wave.

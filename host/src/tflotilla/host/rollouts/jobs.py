@@ -53,6 +53,8 @@ class JobResult:
     #: Digest of what served before a push; of what serves after an undo.
     before: str | None = None
     shadow: ShadowReport | None = None
+    #: False where it is sure that the board was asked for nothing: it could not even be connected to.
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
                 running | converging → halted → rolling_back → rolled_back · any of them → aborted
     phase       of the wave that is going on: waiting for approval, pushing, soaking
     a board     waiting → queued → pushing → serving · failed · superseded, and from serving → undoing → undone · stuck
+                (queued → undoing where a push that was missed may have gone through)
 
 `converging`: every wave has passed, and boards that were off are still to come.
 """
@@ -64,6 +65,11 @@ class BoardProgress:
     #: How often a person asked for it again: part of the deployment's id.
     round: int = 0
     deployment: str | None = None
+    #: How often in a row it was missed, and how often an undo was tried.
+    misses: int = 0
+    undo_attempts: int = 0
+    #: A deployment may have begun there, so that undoing everything has to ask it too.
+    begun: bool = False
     #: Not before, unless its birth message comes.
     again_at: float = 0.0
     #: Why it is queued, failed or stuck.
@@ -97,6 +103,8 @@ class Rollout:
     #: Index of the wave that is going on; the number of waves once all have passed.
     wave: int = 0
     phase: WavePhase = "approval"
+    #: When that wave began (Unix seconds); None while it waits for approval.
+    began_at: float | None = None
     approved: frozenset[int] = frozenset()
     soak_until: float | None = None
     boards: Mapping[str, BoardProgress] = field(default_factory=dict)
