@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path("/")
 _POINTER_BYTES_64 = 8
 #: A 64-bit kernel reports its own name even to a 32-bit system, which is Raspberry Pi OS's default pairing.
-_ARCH_OF_32_BITS = {"aarch64": "armv7l", "x86_64": "i686"}
+_ARCH_OF_32_BITS = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
 _PLAUSIBLE_C = (-40.0, 150.0)
 #: What zones of the processor are called on Raspberry Pi, Rockchip, NXP and x86; the first match wins.
 _SOC_ZONES = ("cpu", "soc", "x86_pkg_temp", "package")

@@ -57,7 +57,7 @@ def arch():
     machine = platform.machine()
     # A 64-bit kernel under a 32-bit system, Raspberry Pi OS's default pairing: the Python decides which wheels fit.
     if struct.calcsize("P") < 8:
-        return {"aarch64": "armv7l", "x86_64": "i686"}.get(machine, machine)
+        return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     return machine
 
 
