@@ -63,11 +63,14 @@ class _Agent:
         on_status: Callable[[DeploymentStatus], None],
         *,
         inference: InferenceConfig | None = None,
+        shadow: int = 0,
     ) -> object:
-        return await self.installer.deploy(deployment, bundle, on_status, inference=inference)
+        return await self.installer.deploy(deployment, bundle, on_status, inference=inference, shadow=shadow)
 
-    async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
-        return await self.installer.rollback(deployment, on_status)
+    async def rollback(
+        self, deployment: str, on_status: Callable[[DeploymentStatus], None], *, bundle: str | None = None
+    ) -> object:
+        return await self.installer.rollback(deployment, on_status, bundle=bundle)
 
     async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
         await self.benchmarks.follow(request, on_report)

@@ -11,6 +11,7 @@ from tflotilla.device.installer import Observation
 from tflotilla.device.reports import ProbeReport
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.deployment import ShadowReport
 from tflotilla.shared.contract.messages import DelegateReport
 from tflotilla.shared.pace import Pace
 
@@ -25,6 +26,9 @@ SLOWER = Observation(
     results=100, errors=0, crashes=0, pace=replace(_PACE, p50_ns=50_000_000, p90_ns=50_000_000), champion=_PACE
 )
 CRASHING = Observation(results=3, errors=0, crashes=2, pace=None, champion=_PACE)
+
+
+SHADOWED = ShadowReport(inputs=10, agreed=9)
 
 
 def probe_report(runtime: RuntimeOffer = OLD_RUNTIME, *, reason: str | None = None, p50_ns: int = 1000) -> ProbeReport:
@@ -59,6 +63,7 @@ class FakeServing:
     tuned: tuple[tuple[InferenceConfig, ProbeReport], ...] = ()
     probed: list[InferenceConfig] = field(default_factory=list)
     chosen: Choice | None = None
+    shadowed: ShadowReport | Exception = SHADOWED
 
     async def probe(self, folder: Path, inference: InferenceConfig) -> tuple[ProbeReport, ...]:
         """Answer `reports`, or what is set for this way to run."""
@@ -73,6 +78,13 @@ class FakeServing:
         if isinstance(self.reports, Exception):
             raise self.reports
         return self.reports
+
+    async def shadow(self, champion: Path, candidate: Path, chosen: Choice, inputs: int) -> ShadowReport:
+        """Answer `shadowed`."""
+        self.calls.append(("shadow", champion.name, candidate.name, chosen, inputs))
+        if isinstance(self.shadowed, Exception):
+            raise self.shadowed
+        return self.shadowed
 
     async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
         """Serve anything but what is `broken`."""

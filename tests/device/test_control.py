@@ -34,6 +34,8 @@ class _Handler:
         self.stopped = asyncio.Event()
         self.finished: list[str] = []
         self.inference: InferenceConfig | None = None
+        self.shadow = 0
+        self.left: str | None = None
 
     async def deploy(
         self,
@@ -42,8 +44,10 @@ class _Handler:
         on_status: Callable[[DeploymentStatus], None],
         *,
         inference: InferenceConfig | None = None,
+        shadow: int = 0,
     ) -> None:
         self.inference = inference
+        self.shadow = shadow
         if bundle == "busy":
             raise ConflictError("digits-1 is being deployed")
         if bundle == "bug":
@@ -53,7 +57,10 @@ class _Handler:
             await asyncio.sleep(0)
         self.finished.append(deployment)
 
-    async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> None:
+    async def rollback(
+        self, deployment: str, on_status: Callable[[DeploymentStatus], None], *, bundle: str | None = None
+    ) -> None:
+        self.left = bundle
         await self.deploy(deployment, "previous", on_status)
 
     async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:

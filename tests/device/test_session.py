@@ -332,4 +332,4 @@ def test_a_deployment_goes_on_when_the_host_hangs_up(home: Home, made: MadeBundl
         wait_until(lambda: Store(home).current() == made.digest, "the bundle serves")
         wait_until(lambda: not home.journal.exists(), "the deployment is over")
 
-    assert busy.error == "ConflictError"
+    assert busy.error == "BusyError"

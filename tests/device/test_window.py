@@ -62,10 +62,23 @@ def test_metrics_summarize_the_whole_window() -> None:
     assert [(label.label, label.count) for label in metrics.labels] == [("seven", 75), ("one", 25)]
 
 
+def test_scores_of_the_winners_are_counted_in_tenths() -> None:
+    one = Window(with_results=False)
+    for score in (0.0, 0.099999, 0.1, 0.5, 0.55, 0.899999, 0.9, 1.0):
+        one.add("x", 1.0, _TAKEN, (Candidate(label="a", index=0, score=score), *_TOP))
+    # No probability: a model that ends in logits.
+    one.add("x", 1.0, _TAKEN, (Candidate(label="a", index=0, score=7.25),))
+    one.add("nothing found", 1.0, _TAKEN, ())
+
+    metrics = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None))
+
+    assert metrics.scores == (2, 1, 0, 0, 0, 2, 0, 0, 1, 2)
+
+
 def test_an_empty_window_has_no_latencies() -> None:
     metrics = _read(Metrics, Window(with_results=True).metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None))
 
-    assert (metrics.count, dict(metrics.stages), metrics.labels) == (0, {}, ())
+    assert (metrics.count, dict(metrics.stages), metrics.labels, metrics.scores) == (0, {}, (), (0,) * 10)
 
 
 def test_a_batch_is_ready_before_a_message_grows_large() -> None:

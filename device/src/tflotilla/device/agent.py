@@ -269,14 +269,20 @@ class Agent:
     # What control clients ask (`control_server.Handler`)
 
     async def deploy(
-        self, deployment: str, bundle: str, on_status: OnStatus, *, inference: InferenceConfig | None = None
+        self,
+        deployment: str,
+        bundle: str,
+        on_status: OnStatus,
+        *,
+        inference: InferenceConfig | None = None,
+        shadow: int = 0,
     ) -> object:
         """Bring a bundle into service, as tuning found out where that is known."""
-        return await self._installer.deploy(deployment, bundle, on_status, inference=inference)
+        return await self._installer.deploy(deployment, bundle, on_status, inference=inference, shadow=shadow)
 
-    async def rollback(self, deployment: str, on_status: OnStatus) -> object:
-        """Bring the previous bundle back."""
-        return await self._installer.rollback(deployment, on_status)
+    async def rollback(self, deployment: str, on_status: OnStatus, *, bundle: str | None = None) -> object:
+        """Bring the previous bundle back, where `bundle` serves."""
+        return await self._installer.rollback(deployment, on_status, bundle=bundle)
 
     async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
         """Measure, or follow what is measured already."""

@@ -33,10 +33,13 @@ class ControlRequest:
     """What is asked of the supervisor."""
 
     verb: Literal["deploy", "rollback", "benchmark", "state", "stop"]
+    #: deploy: the one meant. rollback: the one to be left; None is whichever serves.
     bundle: str | None = None
     deployment: str | None = None
     #: deploy: how the bundle is to run; None is what agent.toml says.
     inference: InferenceConfig | None = None
+    #: deploy: on how many inputs it is tried beside the one that serves; None is none.
+    shadow: int | None = None
     benchmark: BenchmarkRequest | None = None
 
 

@@ -44,11 +44,14 @@ class Handler(Protocol):
         on_status: Callable[[DeploymentStatus], None],
         *,
         inference: InferenceConfig | None = None,
+        shadow: int = 0,
     ) -> object:
         """Bring a bundle into service; returns when it is decided (`Installer.deploy` fits)."""
 
-    async def rollback(self, deployment: str, on_status: Callable[[DeploymentStatus], None]) -> object:
-        """Bring the previous bundle back (`Installer.rollback` fits)."""
+    async def rollback(
+        self, deployment: str, on_status: Callable[[DeploymentStatus], None], *, bundle: str | None = None
+    ) -> object:
+        """Bring the previous bundle back where `bundle` serves, None is any (`Installer.rollback` fits)."""
 
     async def benchmark(self, request: BenchmarkRequest, on_report: Callable[[BenchmarkReport], None]) -> None:
         """Measure, or follow what is measured already; returns when it is over (`Benchmarks.follow` fits)."""
@@ -173,11 +176,17 @@ class ControlServer:
                 send(session.Reply(done=False, status=status))
 
         if request.verb == "rollback":
-            await self._handler.rollback(request.deployment, on_status)
+            await self._handler.rollback(request.deployment, on_status, bundle=request.bundle)
         elif request.bundle is None:
             raise UsageError("control request: deploy needs a bundle")
         else:
-            await self._handler.deploy(request.deployment, request.bundle, on_status, inference=request.inference)
+            await self._handler.deploy(
+                request.deployment,
+                request.bundle,
+                on_status,
+                inference=request.inference,
+                shadow=request.shadow or 0,
+            )
         return session.Reply(status=last[-1] if last else None)
 
     async def _benchmark(

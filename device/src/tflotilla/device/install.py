@@ -6,6 +6,10 @@
      rejected               rejected            rolled_back            rolled_back
     (Broke: failed from verifying and probing; from switching on it is undone first, so rolled_back)
 
+Where the deployment asks for it, a good probe is followed by a shadow of the champion, still in probing: Shadowed leads
+to switching, whatever the shadow saw. Who compares boards decides about it; a board alone would stop what is meant to
+answer otherwise.
+
 A rollback that a person asks for takes the same way without probing and confirming: that bundle has served before.
 
 Rules it keeps: the journal is saved before its actions are done, so `recover` finds at every moment what was meant;
@@ -21,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from tflotilla.device.choice import Choice, described
 from tflotilla.shared import pace
 from tflotilla.shared.contract.agent_config import InferenceConfig
-from tflotilla.shared.contract.deployment import DeploymentState
+from tflotilla.shared.contract.deployment import DeploymentState, ShadowReport
 from tflotilla.shared.pace import Pace
 
 if TYPE_CHECKING:
@@ -61,6 +65,10 @@ class Journal:
     before: Choice | None = None
     detail: str = ""
     error: str | None = None
+    #: On how many inputs the candidate is tried beside the champion before the switch; 0 is not at all.
+    shadow: int = 0
+    #: What came of that.
+    shadowed: ShadowReport | None = None
 
     @property
     def reconfigures(self) -> bool:
@@ -85,6 +93,13 @@ class Probed:
 
     choice: Choice
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadowed:
+    """The candidate ran beside the champion, or the report says why it could not."""
+
+    report: ShadowReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +137,7 @@ class Broke:
     detail: str
 
 
-Event = Verified | Probed | Serves | Behaved | Misbehaved | Refused | Broke
+Event = Verified | Probed | Shadowed | Serves | Behaved | Misbehaved | Refused | Broke
 
 
 # Actions: what is to be done, in order.
@@ -158,6 +173,16 @@ class Probe:
 
     candidate: str
     asked: InferenceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """Let champion and candidate answer the same inputs. Brings Shadowed, whatever happens."""
+
+    candidate: str
+    champion: str | None
+    choice: Choice
+    inputs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +228,7 @@ class Clear:
     """Remove the journal: the deployment is over."""
 
 
-Action = Save | Report | Verify | Probe | Choose | Point | Serve | Observe | Collect | Clear
+Action = Save | Report | Verify | Probe | Shadow | Choose | Point | Serve | Observe | Collect | Clear
 Step = tuple[Journal, tuple[Action, ...]]
 _S = DeploymentState
 
@@ -317,14 +342,29 @@ def _verified(journal: Journal, event: Event) -> Step:
     del event
     if journal.kind == "rollback":
         return _enter_switching(journal)
-    after = replace(journal, state=_S.PROBING)
+    # What an attempt before a kill had found is found again.
+    after = replace(journal, state=_S.PROBING, choice=None, note="", shadowed=None)
     return after, (Save(journal=after), Report(state=_S.PROBING), Probe(candidate=after.candidate, asked=after.asked))
 
 
 def _probed(journal: Journal, event: Event) -> Step:
-    if isinstance(event, Probed):
-        journal = replace(journal, choice=event.choice, note=event.note)
-    return _enter_switching(journal)
+    if not isinstance(event, Probed) or journal.choice is not None:
+        # Told twice, while the shadow goes on.
+        return journal, ()
+    after = replace(journal, choice=event.choice, note=event.note)
+    if not after.shadow:
+        return _enter_switching(after)
+    # Not saved: whoever recovers from probing begins it anew.
+    return after, (
+        Shadow(candidate=after.candidate, champion=after.champion, choice=event.choice, inputs=after.shadow),
+    )
+
+
+def _shadowed(journal: Journal, event: Event) -> Step:
+    if not isinstance(event, Shadowed) or journal.choice is None:
+        return journal, ()
+    after, actions = _enter_switching(replace(journal, shadowed=event.report))
+    return after, (Report(state=_S.PROBING, detail=_compared(event.report)), *actions)
 
 
 def _enter_switching(journal: Journal) -> Step:
@@ -422,6 +462,12 @@ def _with(choice: Choice | None) -> str:
     return f"with {choice.runtime}{tuned}"
 
 
+def _compared(report: ShadowReport) -> str:
+    if report.reason is not None:
+        return f"not compared with what serves: {report.reason}"
+    return f"{report.agreed} of {report.inputs} inputs are answered as by what serves"
+
+
 def _attempt(journal: Journal) -> str:
     return "" if journal.attempts == 1 else f"attempt {journal.attempts} of {MAX_ATTEMPTS}"
 
@@ -432,9 +478,11 @@ _TABLE: Mapping[tuple[DeploymentState, type[Event]], Callable[[Journal, Event], 
     (_S.VERIFYING, Broke): _fail,
     # No Probed, Serves, Behaved, Misbehaved in verifying: late news of an attempt that was given up.
     (_S.PROBING, Probed): _probed,
+    (_S.PROBING, Shadowed): _shadowed,
     (_S.PROBING, Refused): _reject,
     (_S.PROBING, Broke): _fail,
-    # No Verified in probing: told twice. No Serves, Behaved, Misbehaved: the old bundle's, nobody asked.
+    # No Verified in probing: told twice. No Serves, Behaved, Misbehaved: the old bundle's, nobody asked. No Shadowed
+    # anywhere else: of an attempt that was given up.
     (_S.SWITCHING, Serves): _serves,
     (_S.SWITCHING, Refused): _undo,
     # Broke undoes too: the links may be switched, and failed would leave a bundle serving that nobody confirmed.

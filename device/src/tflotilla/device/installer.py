@@ -17,13 +17,8 @@ from tflotilla.device import admission, choice, facts, install
 from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
 from tflotilla.shared.contract import codec, digest
-from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
-from tflotilla.shared.contract.errors import (
-    BoardError,
-    ConflictError,
-    ContractError,
-    TflotillaError,
-)
+from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus, ShadowReport
+from tflotilla.shared.contract.errors import BoardError, BusyError, ConflictError, ContractError, TflotillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +32,8 @@ if TYPE_CHECKING:
     OnStatus = Callable[[DeploymentStatus], None]
 
 __all__ = ["Installer", "Observation", "Serving", "served_bundle"]
+#: More inputs would take a small board longer than any probe may.
+MAX_SHADOW = 10_000
 
 
 class Serving(Protocol):
@@ -46,6 +43,12 @@ class Serving(Protocol):
         """Try a bundle in child processes while the old one serves: one report per runtime that `inference` allows.
 
         A child that crashed or took too long is a report that isn't ok.
+        """
+
+    async def shadow(self, champion: Path, candidate: Path, chosen: Choice, inputs: int) -> ShadowReport:
+        """Let what serves and the candidate, as it was chosen, answer so many inputs in a child of their own.
+
+        A child that crashed or took too long raises ProbeError.
         """
 
     async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
@@ -120,13 +123,19 @@ class Installer:
             await asyncio.wait([self._running])
 
     async def deploy(
-        self, deployment: str, candidate: str, on_status: OnStatus, *, inference: InferenceConfig | None = None
+        self,
+        deployment: str,
+        candidate: str,
+        on_status: OnStatus,
+        *,
+        inference: InferenceConfig | None = None,
+        shadow: int = 0,
     ) -> DeploymentStatus:
         """Bring a bundle into service that lies in `bundles/` or, complete, in `incoming/`.
 
         `inference` is how it is to run, as tuning found out; None is what agent.toml says. It is probed as any other,
         and where it fails agent.toml's is probed and served: a note in the statuses says so. One that serves already,
-        but otherwise, is probed and started again.
+        but otherwise, is probed and started again. With `shadow` it answers so many inputs beside what serves first.
 
         Asked again with the id of the last one, whether it goes on or is over, it tells that one's story from the
         beginning: a host that lost the line may not know how far things are.
@@ -135,9 +144,9 @@ class Installer:
             The last status: succeeded, rolled_back, rejected or failed.
 
         Raises:
-            ConflictError: another deployment is going on.
+            BusyError: another deployment is going on.
             BoardError: the bundle is not on this board.
-            ContractError: the digest isn't one.
+            ContractError: the digest isn't one, or nobody could want so large a shadow.
 
         """
         async with self._starting:
@@ -150,6 +159,9 @@ class Installer:
         except ValueError as error:
             message = f"bundle: {error}"
             raise ContractError(message) from error
+        if not 0 <= shadow <= MAX_SHADOW:
+            message = f"shadow: {shadow} is not allowed here; expected 0..{MAX_SHADOW} inputs"
+            raise ContractError(message)
         journal = install.Journal(
             kind="deploy",
             deployment=deployment,
@@ -158,6 +170,7 @@ class Installer:
             champion=self._store.current(),
             previous=self._store.previous(),
             asked=inference,
+            shadow=shadow,
         )
         if candidate == journal.champion:
             before = self._store.choice(candidate)
@@ -166,13 +179,16 @@ class Installer:
             journal = replace(journal, before=before)
         return await self._run(journal, on_status)
 
-    async def rollback(self, deployment: str, on_status: OnStatus) -> DeploymentStatus:
+    async def rollback(self, deployment: str, on_status: OnStatus, *, bundle: str | None = None) -> DeploymentStatus:
         """Bring the previous bundle back; the one it replaces becomes `previous`, so this can be undone.
 
         Asked again with the id of the last one, it tells that one's story: a repeated request doesn't undo itself.
+        With `bundle`, the one that is to be left, nothing is done where another one serves: that holds whoever asks,
+        and after a restart too.
 
         Raises:
-            ConflictError: another deployment is going on, or there is nothing to go back to.
+            BusyError: another deployment is going on.
+            ConflictError: there is nothing to go back to.
             BoardError: the previous bundle is not on this board any more.
 
         """
@@ -181,8 +197,10 @@ class Installer:
         if self._is_known("rollback", deployment, None):
             return await self._follow(on_status)
         self._refuse_when_busy()
-        previous = self._store.previous()
-        if previous is None or previous == self._store.current():
+        previous, current = self._store.previous(), self._store.current()
+        if bundle is not None and bundle != current:
+            return self._left_already(deployment, bundle, current, on_status)
+        if previous is None or previous == current:
             message = "nothing to roll back to: this board has served one bundle only"
             raise ConflictError(message)
         journal = install.Journal(
@@ -190,10 +208,23 @@ class Installer:
             deployment=deployment,
             candidate=previous,
             title=self._store.manifest(previous).title,
-            champion=self._store.current(),
+            champion=current,
             previous=previous,
         )
         return await self._run(journal, on_status)
+
+    def _left_already(self, deployment: str, bundle: str, current: str | None, on_status: OnStatus) -> DeploymentStatus:
+        described = None if current is None else self._store.describe(current)
+        title = "nothing" if described is None else f"{described.name}-{described.version}"
+        status = DeploymentStatus(
+            deployment=deployment,
+            candidate=current or bundle,
+            title=title,
+            state=DeploymentState.SUCCEEDED,
+            detail=f"{title} serves, not {digest.short(bundle)}: there is nothing to undo",
+        )
+        on_status(status)
+        return status
 
     def _is_as_asked(self, before: Choice | None, asked: InferenceConfig | None) -> bool:
         if asked is None:
@@ -214,10 +245,12 @@ class Installer:
             message = (
                 f"{self._journal.title} is being deployed ({self._journal.state.value}); try again when it is done"
             )
-            raise ConflictError(message)
+            raise BusyError(message)
 
     def _already_served(self, journal: install.Journal, on_status: OnStatus) -> DeploymentStatus:
         """Answer without touching the disk."""
+        if journal.shadow:
+            journal = replace(journal, shadowed=nothing_compared("it serves already"))
         status = _status(journal, install.Report(state=DeploymentState.SUCCEEDED, detail="serves already"))
         on_status(status)
         self._on_status(status)
@@ -302,6 +335,8 @@ class Installer:
             return install.Verified()
         elif isinstance(action, install.Probe):
             return await self._probe(action.candidate, action.asked)
+        elif isinstance(action, install.Shadow):
+            return install.Shadowed(report=await self._shadow(action))
         elif isinstance(action, install.Serve):
             await self._serving.serve(action.bundle, store.choice(action.bundle) if action.bundle else None)
             return install.Serves() if action.report else None
@@ -340,6 +375,25 @@ class Installer:
         if not reports:
             return install.Broke(error="BoardError", detail="no runtime is installed on this board; bootstrap it again")
         return install.Refused(error="ProbeError", detail="; ".join(_reason(report) for report in reports))
+
+    async def _shadow(self, action: install.Shadow) -> ShadowReport:
+        """Compare; whatever hinders it is the report's reason, and never the deployment's end."""
+        home = self._store.home
+        if action.champion is None:
+            return nothing_compared("nothing served before")
+        if action.champion == action.candidate:
+            return nothing_compared("it serves already, and only its configuration changes")
+        try:
+            now, then = self._store.manifest(action.candidate).name, self._store.manifest(action.champion).name
+            if now != then:
+                return nothing_compared(f"what serves is another model, {then}")
+            folders = home.bundle(action.champion), home.bundle(action.candidate)
+            return await self._serving.shadow(*folders, action.choice, action.inputs)
+        except TflotillaError as error:
+            return nothing_compared(str(error))
+        except Exception as error:
+            logging.getLogger(__name__).exception("comparing %s with what serves", action.candidate)
+            return nothing_compared(f"a bug of the agent: {error!r}; its log says where")
 
     async def _probe_as_asked(self, candidate: str, asked: InferenceConfig) -> tuple[Choice | None, str]:
         """Return the choice when a tuned configuration holds here, or what stands against it."""
@@ -383,6 +437,11 @@ def served_bundle(store: Store, bundle: str | None) -> ServedBundle | None:
     return None if bundle is None else store.describe(bundle)
 
 
+def nothing_compared(reason: str) -> ShadowReport:
+    """Say why a candidate was not compared with what serves."""
+    return ShadowReport(inputs=0, agreed=0, reason=reason)
+
+
 def _reason(report: ProbeReport) -> str:
     runtime, reason = str(report.runtime), report.reason or "refused without a reason"
     return reason if runtime in reason else f"{runtime}: {reason}"
@@ -396,6 +455,7 @@ def _status(journal: install.Journal, report: install.Report) -> DeploymentStatu
         state=report.state,
         detail=report.detail,
         error=report.error,
+        shadow=journal.shadowed,
     )
 
 

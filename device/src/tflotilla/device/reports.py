@@ -6,6 +6,7 @@ crashed; the supervisor never guesses.
 
     worker     WorkerSpec  → `R` + Ready, then per window `M` + Metrics body, `P` + Predictions body; `E` + problem
     probe      ProbeSpec   → one line: ProbeReport
+    shadow     ShadowSpec  → one line: deployment.ShadowReport
     benchmark  CellSpec → `S` + Phase whenever something else begins, then `C` + benchmark.BenchmarkCell
 
 The worker's bodies are finished JSON objects: the supervisor puts them into an envelope without decoding them.
@@ -73,6 +74,20 @@ class ProbeReport:
     p50_ns: int
     p99_ns: int
     peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSpec:
+    """Let two bundles answer the same inputs of the board's own source, each as it is served, or would be."""
+
+    champion: str
+    champion_inference: InferenceConfig
+    challenger: str
+    challenger_inference: InferenceConfig
+    source: SourceConfig
+    inputs: int
+    #: Loading both and all inputs; what is done by then counts.
+    at_most_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tflotilla.device.disk import Disk, RealDisk
-from tflotilla.device.store import Incoming
+from tflotilla.device.incoming import Incoming
 from tflotilla.shared.contract import digest
 from tflotilla.shared.contract.errors import BoardError, ContractError, VerificationError
 from tflotilla.shared.contract.session import MAX_SAMPLES_BYTES

@@ -27,11 +27,12 @@ from tflotilla.device.bystander import Overheard
 from tflotilla.device.children import Child, ask
 from tflotilla.device.choice import Choice
 from tflotilla.device.install import Observation
-from tflotilla.device.reports import ProbeReport, ProbeSpec, Ready, WorkerSpec
+from tflotilla.device.reports import ProbeReport, ProbeSpec, Ready, ShadowSpec, WorkerSpec
 from tflotilla.device.waiting import happens
 from tflotilla.shared import pace
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.deployment import ShadowReport
 from tflotilla.shared.contract.errors import BoardError, ContractError, ProbeError, TflotillaError
 from tflotilla.shared.contract.manifest import MANIFEST, HealthPolicy, Manifest
 from tflotilla.shared.contract.messages import DelegateReport
@@ -56,6 +57,8 @@ _LAST_WINDOWS = 10
 _MAX_PATIENCE_S = 60.0
 #: What a busy board may add to a window before its worker is said to hang.
 _HANG_SLACK_S = 5.0
+#: What one inference may take beyond the time of a shadow.
+_SHADOW_SLACK_S = 20.0
 _EXIT_BOARD = BoardError.exit_code
 
 
@@ -115,6 +118,30 @@ class Keeper:
         auto = inference.runtime == "auto"
         names = [offer.name for offer in facts.runtimes()] if auto else [inference.runtime]
         return tuple([await self._probe_once(folder, inference, name, health.probe_timeout_s) for name in names])
+
+    async def shadow(self, champion: Path, candidate: Path, chosen: Choice, inputs: int) -> ShadowReport:
+        """Let what serves and the candidate answer the same inputs, in a child beside the worker.
+
+        Raises:
+            ProbeError: the child crashed or took too long, or it is not settled how the champion is served.
+            BoardError: the candidate's folder can't be read.
+
+        """
+        if self.inference is None:
+            raise ProbeError("what serves has not begun to")
+        health = await asyncio.to_thread(_health, candidate)
+        runtime = dataclasses.replace(self._config.inference, runtime=_literal(chosen.runtime.name))
+        spec = ShadowSpec(
+            champion=str(champion),
+            champion_inference=self.inference,
+            challenger=str(candidate),
+            challenger_inference=chosen.inference or runtime,
+            source=self._config.source,
+            inputs=inputs,
+            at_most_s=health.probe_timeout_s,
+        )
+        # It ends in time by itself; one that doesn't hangs.
+        return await ask("shadow", spec, ShadowReport, timeout_s=health.probe_timeout_s + _SHADOW_SLACK_S)
 
     async def serve(self, bundle: str | None, chosen: Choice | None) -> None:
         """(Re)start the worker on this bundle, as it was chosen; return when its first inference is done.

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tflotilla.device.home import Home
-    from tflotilla.device.store import Incoming
+    from tflotilla.device.incoming import Incoming
     from tflotilla.shared.contract.manifest import Manifest
     from tflotilla.shared.contract.messages import ServedBundle
 
-_PIECE_BYTES = 64 << 10
+_PIECE_BYTES = 256 << 10
 #: A chunk's length in decimal digits, with the newline.
 _LENGTH_LINE_BYTES = 20
 
@@ -163,8 +163,9 @@ class _Session:
         return Reply(missing=self._missing(manifest))
 
     def _missing(self, manifest: Manifest) -> tuple[MissingBlob, ...]:
+        bases = self._store.bases(manifest)
         return tuple(
-            MissingBlob(sha256=sha256, size=size, offset=self._store.partial_bytes(sha256, size))
+            MissingBlob(sha256=sha256, size=size, offset=self._store.partial_bytes(sha256, size), bases=bases[sha256])
             for sha256, size in self._store.missing(manifest)
         )
 
@@ -175,7 +176,12 @@ class _Session:
             if self._awaited.get(sha256) != size or size is None:
                 message = f"blob {sha256[:12]!r} of {size} bytes is in no manifest of this session; send that first"
                 raise ContractError(message)
-            return self._store.receive(sha256, size, request.offset or 0)
+            if (request.base is None) != (request.pieces is None):
+                raise ContractError("session request: 'base' and 'pieces' go together")
+            base = None
+            if request.base is not None and request.pieces is not None:
+                base = self._store.base(request.base, request.pieces, size)
+            return self._store.receive(sha256, size, request.offset or 0, encoding=request.encoding, base=base)
 
         return self._stored(sha256, receive)
 
@@ -227,9 +233,10 @@ class _Session:
                 bundle=_given(request.bundle, "bundle"),
                 deployment=deployment,
                 inference=request.inference,
+                shadow=request.shadow,
             )
         elif request.verb == "rollback":
-            asked = control.ControlRequest(verb="rollback", deployment=deployment)
+            asked = control.ControlRequest(verb="rollback", bundle=request.bundle, deployment=deployment)
         elif request.verb == "benchmark":
             if request.benchmark is None:
                 raise ContractError("session request: key 'benchmark' is missing")

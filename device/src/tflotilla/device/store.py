@@ -15,25 +15,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
 import re
 import time
-import zlib
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.device.choice import Choice
 from tflotilla.device.disk import UNFINISHED, Disk, RealDisk, point, write
+from tflotilla.device.incoming import Base, Incoming, decoder
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer
-from tflotilla.shared.contract.errors import BoardError, ConflictError, ContractError, VerificationError
+from tflotilla.shared.contract.errors import BoardError, BusyError, ContractError, VerificationError
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE, Manifest
 from tflotilla.shared.contract.messages import ServedBundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tflotilla.device.home import Home
+    from tflotilla.device.incoming import Encoding
     from tflotilla.shared.contract.manifest import FileEntry
+    from tflotilla.shared.contract.session import Piece
 
 #: Left free whatever comes in: the journal, the links and the outbox need room too.
 RESERVE_BYTES = 4 << 20
@@ -42,7 +45,6 @@ ABANDONED_AFTER_S = 14 * 24 * 3600.0
 _PART = ".part"
 _NAME = re.compile(r"[0-9a-f]{64}")
 _MIB = 1 << 20
-_PIECE_BYTES = 1 << 20
 _LOST = "is missing on this board; deploy the bundle again"
 
 
@@ -76,12 +78,14 @@ class Store:
             return 0
         return here
 
-    def receive(self, sha256: str, size: int, offset: int) -> Incoming:
-        """Go on with a blob at `offset`, which must be what `partial_bytes` says.
+    def receive(
+        self, sha256: str, size: int, offset: int, *, encoding: Encoding | None = None, base: Base | None = None
+    ) -> Incoming:
+        """Go on with a blob at `offset`, which must be what `partial_bytes` says; with a base it is a difference.
 
         Raises:
             ContractError: another offset, or a digest or size that can't be.
-            BoardError: no space for the rest.
+            BoardError: no space for the rest, or this board can't unpack that encoding.
 
         """
         try:
@@ -98,7 +102,53 @@ class Store:
             size,
             write=lambda data, at: self._append(partial, data, at),
             finish=lambda: self._keep(partial, sha256),
+            decoder=decoder(encoding),
+            base=base,
         )
+
+    def base(self, sha256: str, pieces: Sequence[Piece], size: int) -> Base:
+        """Return a blob as the base of another of `size` bytes.
+
+        Raises:
+            ContractError: it is no digest, or the pieces don't fit.
+            BoardError: no bundle of this board has it, or it can't be read.
+
+        """
+        try:
+            path = self.blob(sha256)
+        except ValueError as error:
+            raise ContractError(f"session request.base: {error}") from error
+        if sha256 not in self._named_blobs(self.home.bundles):
+            raise BoardError(f"no bundle of this board has a file {digest.short(sha256)}; send the file whole")
+        try:
+            stream = path.open("rb", buffering=0)
+            base_size = os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            message = f"file {digest.short(sha256)} can't be read on this board ({error.strerror}); send the file whole"
+            raise BoardError(message) from error
+
+        def read(at: int, length: int) -> bytes:
+            # The file stays open: a deployment that ends meanwhile may collect it.
+            with self._translated("read a file", 0):
+                return os.pread(stream.fileno(), length, at)
+
+        return Base(pieces, read, size=size, base_size=base_size)
+
+    def bases(self, manifest: Manifest) -> Mapping[str, tuple[str, ...]]:
+        """Return for each blob of a manifest those that the bundle that serves, then the one before it, have instead.
+
+        Instead is under the same name, and other bytes.
+        """
+        found: dict[str, dict[str, None]] = {entry.sha256: {} for entry in manifest.files.values()}
+        for bundle in (self.current(), self.previous()):
+            # One that can't be read offers nothing: what has no base comes whole.
+            with contextlib.suppress(BoardError, ContractError):
+                there = {} if bundle is None else self.manifest(bundle).files
+                for name, entry in manifest.files.items():
+                    base = there.get(name)
+                    if base is not None and base.sha256 != entry.sha256 and self.has_blob(base.sha256, base.size):
+                        found[entry.sha256][base.sha256] = None
+        return {sha256: tuple(bases) for sha256, bases in found.items()}
 
     def _partial(self, sha256: str) -> Path:
         return self.home.incoming / (digest.check(sha256) + _PART)
@@ -109,7 +159,7 @@ class Store:
                 if partial.exists() and partial.stat().st_size != at:
                     # The younger session goes on where an older one, cut off and not knowing it yet, had stopped.
                     message = f"blob {digest.short(partial.stem)}: another session is sending it to this board"
-                    raise ConflictError(message)
+                    raise BusyError(message)
                 self._disk.append(partial, data)
         except BoardError:
             # A board whose disk is full needs the room more than the next transfer needs a head start.
@@ -338,14 +388,14 @@ class Store:
             self._remove_unnamed_blobs()
 
     def _remove_unnamed_blobs(self) -> None:
-        named = self._named_blobs()
+        named = self._named_blobs(self.home.bundles, self.home.incoming)
         for blob in self.home.store.glob("??/*"):
             if blob.name not in named:
                 self._disk.remove(blob)
 
-    def _named_blobs(self) -> set[str]:
+    def _named_blobs(self, *places: Path) -> set[str]:
         named: set[str] = set()
-        for folder in (*self.home.bundles.iterdir(), *self.home.incoming.iterdir()):
+        for folder in (entry for place in places for entry in place.iterdir()):
             if _NAME.fullmatch(folder.name) and folder.is_dir():
                 # A manifest that can't be read names nothing: it will be refused when somebody asks for it.
                 with contextlib.suppress(OSError, ContractError):
@@ -387,59 +437,6 @@ class Store:
             f"not enough space on the board: {needed_bytes / _MIB:.1f} MiB and a reserve of {RESERVE_BYTES / _MIB:.0f}"
             f" MiB are needed, {free_bytes / _MIB:.1f} MiB are free under {self.home.path}; make room and try again"
         )
-
-
-class Incoming:
-    """A blob on its way: a zlib stream in, bytes into `incoming/`, then the verified blob in the store.
-
-    Dropping it early keeps what has arrived; a later transfer goes on there.
-    """
-
-    def __init__(
-        self, offset: int, size: int, *, write: Callable[[bytes, int], None], finish: Callable[[], None]
-    ) -> None:
-        self._offset = offset
-        self._size = size
-        self._inflater = zlib.decompressobj()
-        self._write = write
-        self._finish = finish
-
-    def write(self, compressed: bytes) -> None:
-        """Take the next piece of the zlib stream.
-
-        Raises:
-            ContractError: it isn't one, or holds more than was announced.
-            ConflictError: another session sends the same blob.
-            BoardError: the disk is full or failing; what had arrived is removed.
-
-        """
-        more = bool(compressed)
-        while more:
-            try:
-                # In pieces: what inflates to gigabytes is refused at the first byte too many.
-                data = self._inflater.decompress(compressed, _PIECE_BYTES)
-            except zlib.error as error:
-                message = f"blob: not a zlib stream ({error})"
-                raise ContractError(message) from error
-            if len(data) > self._size - self._offset:
-                message = "blob: more bytes came than its manifest says"
-                raise ContractError(message)
-            if self._inflater.unused_data:
-                message = "blob: bytes came after the end of the zlib stream"
-                raise ContractError(message)
-            if data:
-                self._write(data, self._offset)
-            self._offset += len(data)
-            compressed = self._inflater.unconsumed_tail
-            # A full piece may have left output behind in the inflater, even with all input taken.
-            more = bool(compressed) or len(data) == _PIECE_BYTES
-
-    def finish(self) -> None:
-        """Verify and store. Raises VerificationError, ContractError (bytes are missing), BoardError."""
-        if self._offset != self._size:
-            message = f"blob: {self._size - self._offset} bytes are missing at the end of the stream"
-            raise ContractError(message)
-        self._finish()
 
 
 def _choice(document: Any, place: str) -> Choice:  # noqa: ANN401 - parsed JSON

@@ -31,6 +31,7 @@ FULL_AT = 50_000
 #: So many results are handed over before the window ends: 40 KB of JSON, made in a third of a millisecond.
 BATCH = 128
 _NS = 1_000_000_000
+_SCORE_BINS = 10
 
 
 class Window:
@@ -40,6 +41,7 @@ class Window:
         self._with_results = with_results
         self._taken = array("q")
         self._labels = statistics.LabelStatistics()
+        self._scores = array("d")
         self._results: list[str] = []
         self.errors = 0
         self.unreadable = 0
@@ -70,6 +72,7 @@ class Window:
         if top:
             best = top[0]
             self._labels.add(best.label, best.score)
+            self._scores.append(best.score)
         if self._with_results:
             self._results.append(result_text(item, time_s, stages_ns, top))
 
@@ -96,8 +99,16 @@ class Window:
             rss_bytes=rss_bytes,
             temperature_c=temperature_c,
             unreadable=self.unreadable,
+            scores=_binned(self._scores),
         )
         return codec.canonical_json(body)
+
+
+def _binned(scores: array[float]) -> tuple[int, ...]:
+    """Count scores in tenths from 0 to 1, which belongs to the last; what a model says beyond is in none of them."""
+    values = np.frombuffer(scores, dtype=np.float64)
+    tenths = np.minimum(values[(values >= 0) & (values <= 1)] * _SCORE_BINS, _SCORE_BINS - 1).astype(np.intp)
+    return tuple(np.bincount(tenths, minlength=_SCORE_BINS).tolist())
 
 
 def result_text(item: str, time_s: float, stages_ns: Stages, top: Sequence[Candidate]) -> str:
