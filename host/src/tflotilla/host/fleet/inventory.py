@@ -16,9 +16,14 @@
     labels = { room = "kitchen" }
     [boards.pi-7.agent.source]          # parts of agent.toml for this board
     kind = "folder"
+    [groups.kitchen]                    # what several boards have in common; see groups
+    boards = ["pi-7", "pi-8"]
+    user = "pi"
+    [inventory]                         # boards of an Ansible inventory, read where it is
+    ansible = "hosts.ini"
 
     .tflotilla/known_hosts       pinned host keys, in OpenSSH's format, the board's name as comment
-    .tflotilla/facts/NAME.json   what the board said about itself last
+    .tflotilla/facts/, contacts/ what boards said about themselves last, and when they were reached; see contacts
     .tflotilla/allowed_signers   made from signing.key, when signing.allowed_signers isn't given
 
 Rules it keeps: a person's comments survive `board add` and `board remove`; files change by rename, under a lock.
@@ -28,18 +33,17 @@ What it does NOT do: connect.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import fcntl
+import json
 import os
-import re
-import tempfile
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet import selectors
+from tflotilla.host.fleet import contacts, groups, pins, selectors, state_files, toml_text
+from tflotilla.host.fleet.entries import BoardEntry, GroupEntry, Install, RolloutConfig, SigningConfig
 from tflotilla.shared.contract import codec, layout
 from tflotilla.shared.contract.agent_config import AgentConfig, MqttConfig
 from tflotilla.shared.contract.board import BoardFacts, check_board_id
@@ -48,81 +52,24 @@ from tflotilla.shared.contract.manifest import SIGNATURE_NAMESPACE
 from tflotilla.shared.contract.topics import check_fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from tflotilla.shared.contract.session import Hello
+
+__all__ = ["BoardEntry", "Fleet", "GroupEntry", "Install", "RolloutConfig", "SigningConfig", "locate"]
 
 VARIABLE = "TFLOTILLA_FLEET"
 DEFAULT_PATH = "fleet.toml"
 STATE_FOLDER = ".tflotilla"
-Install = Literal["auto", "user", "system"]
+#: What is not written into a board's table, because it goes without saying.
+_DEFAULTS = {"install": "auto", "python": "python3"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SigningConfig:
-    """Whose bundles the boards take: paths, relative to fleet.toml."""
+class InventoryConfig:
+    """Boards that stand elsewhere: paths, relative to fleet.toml."""
 
-    key: str | None = None
-    allowed_signers: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutConfig:
-    """Who does the pushes of rollouts, and who remembers them."""
-
-    #: `threads` of the command itself, or workers of `celery` (`tflotilla rollout worker`), on other machines too.
-    executor: Literal["threads", "celery"] = "threads"
-    #: Celery's broker: `redis://host:6379/0`.
-    broker: str | None = None
-    #: `postgresql://user@host/database` where several hosts share it; its password stands in ~/.pgpass. Else a file,
-    #: relative to fleet.toml; without one, .tflotilla/rollouts.db.
-    journal: str | None = None
-    #: How many boards at once.
-    forks: int = 10
-
-    def __post_init__(self) -> None:
-        """Raise ValueError with what is allowed."""
-        if self.executor == "celery" and self.broker is None:
-            message = 'executor = "celery" needs a broker = "redis://host:6379/0"'
-            raise ValueError(message)
-        if self.broker is not None and not self.broker.startswith(("redis://", "rediss://", "redis+socket://")):
-            message = "broker must be a Redis: redis://host:6379/0, rediss://… or redis+socket:///path"
-            raise ValueError(message)
-        if not 1 <= self.forks <= 1000:  # noqa: PLR2004 - connections that one machine still carries
-            message = f"forks must be 1..1000, not {self.forks}"
-            raise ValueError(message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoardEntry:
-    """One board as fleet.toml has it. Port and user may also come from ~/.ssh/config, so None is "not said"."""
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-    #: Private key file; without one, ssh's usual ones and the agent's.
-    identity: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    #: Where the agent lives: `system` is /var/lib/tflotilla with root and systemd, `user` is ~/.local/share/tflotilla.
-    install: Install = "auto"
-    #: The board's interpreter, when its `python3` isn't the one to use.
-    python: str = "python3"
-    #: Parts of agent.toml: tables inference, source, reporting, mqtt.
-    agent: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse what ssh would take for an option, and ports that don't exist. Raises ValueError."""
-        if not self.host or self.host.startswith("-") or re.search(r"[\s\x00-\x1f\x7f'\"`$;&|<>\\]", self.host):
-            message = f"host {self.host!r} is not a host name or address"
-            raise ValueError(message)
-        if self.user is not None and not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]*", self.user):
-            message = f"user {self.user!r} is not a login name"
-            raise ValueError(message)
-        if self.port is not None and not 0 < self.port < 1 << 16:
-            message = f"port must be 1..65535, not {self.port}"
-            raise ValueError(message)
-        for key, value in self.labels.items():
-            if not selectors.is_label(key, value):
-                message = f"label {key!r} = {value!r}: no selector can pick it; use words without spaces, ',', '!', '='"
-                raise ValueError(message)
+    ansible: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +79,8 @@ class _Document:
     signing: SigningConfig = field(default_factory=SigningConfig)
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     agent: Mapping[str, Any] = field(default_factory=dict)
+    inventory: InventoryConfig = field(default_factory=InventoryConfig)
+    groups: Mapping[str, GroupEntry] = field(default_factory=dict)
     boards: Mapping[str, BoardEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -150,7 +99,12 @@ class Fleet:
     signing: SigningConfig
     rollouts: RolloutConfig
     agent: Mapping[str, Any]
+    #: With what their groups say for them.
     boards: Mapping[str, BoardEntry]
+    #: Name → its boards, in the fleet's order.
+    groups: Mapping[str, tuple[str, ...]]
+    #: Boards that stand in the Ansible inventory alone, not in the file.
+    elsewhere: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: Path | None = None) -> Fleet:
@@ -177,14 +131,31 @@ class Fleet:
     @classmethod
     def _parse(cls, text: str, path: Path) -> Fleet:
         try:
-            document = codec.decode(_Document, tomllib.loads(text), str(path), strict=True)
+            raw = tomllib.loads(text)
+            boards, belongs, elsewhere = _with_groups(raw, path)
+            document = codec.decode(_Document, raw | {"boards": boards}, str(path), strict=True)
         except (tomllib.TOMLDecodeError, ContractError, RecursionError) as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: "
             message = f"{where}{error}"
             raise ConfigError(message) from error
-        fleet = cls(path=path, **{f.name: getattr(document, f.name) for f in dataclasses.fields(_Document)})
-        for name in fleet.boards:
-            fleet.agent_config(name, home="/")
+        fleet = cls(
+            path=path,
+            name=document.name,
+            mqtt=document.mqtt,
+            signing=document.signing,
+            rollouts=document.rollouts,
+            agent=document.agent,
+            boards=document.boards,
+            groups=belongs,
+            elsewhere=elsewhere,
+        )
+        seen: set[str] = set()
+        for name, entry in fleet.boards.items():
+            # Boards of which the same is said give the same agent.toml but for the name: one of them is looked at.
+            said = json.dumps(entry.agent, default=str, sort_keys=True) if entry.agent else ""
+            if said not in seen:
+                seen.add(said)
+                fleet.agent_config(name, home="/")
         return fleet
 
     @classmethod
@@ -231,9 +202,18 @@ class Fleet:
         """Return one board. Raises UsageError naming those there are."""
         return self.boards[self.select(name)[0]] if name not in self.boards else self.boards[name]
 
-    def select(self, expression: str) -> tuple[str, ...]:
-        """Return the names a selector picks. Raises UsageError."""
-        return selectors.select(expression, {name: entry.labels for name, entry in self.boards.items()})
+    def select(self, expression: str, *, limit: str | None = None) -> tuple[str, ...]:
+        """Return the names a selector picks, at most those that `limit` leaves (`selectors.limited`).
+
+        Raises:
+            UsageError: the selector or the limit can't be read, or picks nothing.
+
+        """
+        labels = {name: entry.labels for name, entry in self.boards.items()}
+        chosen = selectors.select(expression, labels, groups=self.groups, known=self.known)
+        if limit is None:
+            return chosen
+        return selectors.limited(chosen, limit, labels, groups=self.groups, known=self.known)
 
     def agent_config(self, name: str, *, home: str) -> AgentConfig:
         """Merge what fleet.toml says for every board and for this one into its agent.toml.
@@ -295,7 +275,7 @@ class Fleet:
         path = self.state / "allowed_signers"
         if not path.exists() or path.read_text() != line:
             try:
-                _replace(path, line.encode())
+                state_files.replace(path, line.encode())
             except OSError as error:
                 message = f"{path}: can't be written ({error.strerror or error})"
                 raise ConfigError(message) from error
@@ -303,21 +283,29 @@ class Fleet:
 
     def facts(self, name: str) -> BoardFacts | None:
         """Return what the board said about itself last; None when it was never asked."""
-        try:
-            data = (self.state / "facts" / f"{name}.json").read_bytes()
-        except OSError:
-            return None
-        with contextlib.suppress(ContractError):
-            return codec.decode(BoardFacts, codec.parse_json(data, f"facts/{name}.json"), f"facts/{name}.json")
-        # Written by another version: as good as never asked.
-        return None
+        return contacts.facts(self.state, name)
 
     def save_facts(self, name: str, facts: BoardFacts) -> None:
-        """Remember what a board says about itself, where that can be written: it is asked again each time anyway."""
-        with contextlib.suppress(OSError):
-            _replace(self.state / "facts" / f"{name}.json", codec.canonical_json(facts) + b"\n")
+        """Remember what a board says about itself."""
+        contacts.save_facts(self.state, name, facts, at=time.time())
 
-    def add(self, name: str, entry: BoardEntry, known_host: str) -> Fleet:
+    def save_hello(self, name: str, hello: Hello) -> None:
+        """Remember what a board's agent says: the facts, its version, and what serves there."""
+        self.save_facts(name, hello.facts)
+        contacts.note(
+            self.state,
+            name,
+            agent=hello.agent_version,
+            serving=hello.serving,
+            previous=hello.previous,
+            said=time.time(),
+        )
+
+    def known(self, names: Iterable[str]) -> Mapping[str, contacts.Known]:
+        """Return what is remembered of boards: facts, contacts, and how old that is."""
+        return contacts.known(self.state, names)
+
+    def add(self, name: str, entry: BoardEntry, known_host: str | None) -> Fleet:
         """Append a board and pin its host key (a line of known_hosts without comment); return the changed fleet.
 
         Raises:
@@ -325,73 +313,83 @@ class Fleet:
             UsageError: there is such a board already, or the name can't be one.
 
         """
-        import tomli_w
+        return self.change(add={name: entry}, pin={name: known_host})
 
-        try:
-            check_board_id(name)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        document = _without_none(codec.encode(entry))
-        for optional in ("labels", "agent"):
-            if not document[optional]:
-                del document[optional]
-        for key, default in (("install", "auto"), ("python", "python3")):
-            if document[key] == default:
-                del document[key]
+    def change(
+        self,
+        *,
+        add: Mapping[str, BoardEntry] | None = None,
+        put: Mapping[toml_text.Path, Any] | None = None,
+        pin: Mapping[str, str | None] | None = None,
+    ) -> Fleet:
+        """Append boards, set values (path → value, None takes it out) and pin host keys, all at once.
+
+        Raises:
+            ConfigError: the file can't be written, or not changed without harm to what its author wrote.
+            UsageError: there is such a board already, or a name can't be one.
+
+        """
+        for name in add or {}:
+            try:
+                check_board_id(name)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
         with self._locked():
             text = self.path.read_text()
-            if name in self._parse(text, self.path).boards:
-                message = f"the fleet has a board {name} already; `tflotilla board remove {name}` first"
-                raise UsageError(message)
-            changed = text.rstrip("\n") + "\n\n" + tomli_w.dumps({"boards": {name: document}})
+            there = self._parse(text, self.path).boards
+            for name in add or {}:
+                if name in there:
+                    message = f"the fleet has a board {name} already; `tflotilla board remove {name}` first"
+                    raise UsageError(message)
+            changed = self._put(text, put or {})
+            if add:
+                changed = toml_text.append(changed, {("boards", name): _table(entry) for name, entry in add.items()})
             fleet = self._parse(changed, self.path)
-            self._pin(name, known_host)
-            _replace(self.path, changed.encode(), mode=None)
+            if pin:
+                pins.change(self.known_hosts, pin)
+            if changed != text:
+                state_files.replace(self.path, changed.encode(), mode=None)
         return fleet
 
     def remove(self, name: str) -> Fleet:
-        """Take a board out of the file, and its pinned key and facts out of the state; return the changed fleet."""
-        import tomli_w
+        """Take a board out of the file, and its pinned key and facts out of the state; return the changed fleet.
 
+        Raises:
+            ConfigError: the file can't be changed.
+            UsageError: it stands in the Ansible inventory, which is not ours to change.
+
+        """
+        if name in self.elsewhere:
+            message = f"{name} stands in the Ansible inventory that {self.path} names; take it out there"
+            raise UsageError(message)
         with self._locked():
             text = self.path.read_text()
-            wanted = tomllib.loads(text)
-            del wanted["boards"][name]
-            changed = _without_board(text, name)
-            # Text surgery keeps comments; where it fails (inline tables), the plain rewriting is right but bare.
-            if _loads(changed).get("boards", {}) != wanted["boards"]:
-                changed = tomli_w.dumps(wanted)
-            _replace(self.path, changed.encode(), mode=None)
-            self._pin(name, None)
-            (self.state / "facts" / f"{name}.json").unlink(missing_ok=True)
-        return self._parse(changed, self.path)
+            changes: dict[toml_text.Path, Any] = {("boards", name): None}
+            for group, entry in _loads(text).get("groups", {}).items():
+                if name in entry.get("boards", ()):
+                    changes["groups", group, "boards"] = [each for each in entry["boards"] if each != name]
+            changed = self._put(text, changes)
+            fleet = self._parse(changed, self.path)
+            state_files.replace(self.path, changed.encode(), mode=None)
+            pins.change(self.known_hosts, {name: None})
+            contacts.forget(self.state, name)
+        return fleet
+
+    def _put(self, text: str, changes: Mapping[toml_text.Path, Any]) -> str:
+        try:
+            return toml_text.put(text, changes) if changes else text
+        except ValueError as error:
+            message = f"{self.path}: {error}; change it by hand"
+            raise ConfigError(message) from error
 
     def pinned(self, name: str) -> tuple[str, str] | None:
         """Return type and base64 of a board's pinned host key, None when it has none."""
-        for line in self._known_lines():
-            match line.split():
-                case [_host, kind, key, comment] if comment == name:
-                    return kind, key
-        return None
-
-    def _known_lines(self) -> list[str]:
-        try:
-            return self.known_hosts.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-
-    def _pin(self, name: str, known_host: str | None) -> None:
-        lines = [line for line in self._known_lines() if line.split()[3:] != [name]]
-        if known_host is not None:
-            lines.append(f"{known_host} {name}")
-        _replace(self.known_hosts, "".join(f"{line}\n" for line in lines).encode())
+        return pins.read(self.known_hosts).get(name)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            self.state.mkdir(mode=0o700, exist_ok=True)
-            with (self.state / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with state_files.locked(self.state / "lock"):
                 yield
         except OSError as error:
             message = f"fleet {self.path} can't be changed: {error.strerror or error}"
@@ -427,28 +425,36 @@ def _loads(text: str) -> dict[str, Any]:
         return {}
 
 
-def _without_board(text: str, name: str) -> str:
-    quoted = rf"(?:{re.escape(name)}|\"{re.escape(name)}\"|'{re.escape(name)}')"
-    ours = re.compile(rf"\s*\[\s*boards\s*\.\s*{quoted}\s*(?:\..*)?\]")
-    kept, inside = [], False
-    for line in text.splitlines(keepends=True):
-        if line.lstrip().startswith("["):
-            inside = ours.match(line) is not None
-        if not inside:
-            kept.append(line)
-    return "".join(kept).rstrip("\n") + "\n"
+def _table(entry: BoardEntry) -> dict[str, Any]:
+    """Return a board's table without what goes without saying."""
+    document = _without_none(codec.encode(entry))
+    return {key: value for key, value in document.items() if value not in ({}, _DEFAULTS.get(key))}
 
 
-def _replace(path: Path, data: bytes, *, mode: int | None = 0o600) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if mode is None:
-        mode = path.stat().st_mode & 0o777
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def _with_groups(
+    raw: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Any], dict[str, tuple[str, ...]], frozenset[str]]:
+    """Return the boards' tables with what their groups say, each group's boards, and the boards of another file."""
+    own = raw.get("boards", {})
+    if not isinstance(own, dict) or not isinstance(raw.get("groups", {}), dict):
+        return own, {}, frozenset()
+    if "groups" not in raw and "inventory" not in raw:
+        return own, {}, frozenset()
+    inventory = codec.decode(InventoryConfig, raw.get("inventory", {}), f"{path}: inventory", strict=True)
+    groups_said = {
+        name: codec.decode(GroupEntry, entry, f"{path}: groups.{name}", strict=True)
+        for name, entry in raw.get("groups", {}).items()
+    }
+    boards = dict(own)
+    foreign: Mapping[str, Any] = {}
+    belongs: dict[str, tuple[str, ...]] = {}
+    if inventory.ansible is not None:
+        from tflotilla.host.fleet.importing import in_place
+
+        foreign, belongs = in_place.read(path.parent / Path(inventory.ansible).expanduser())
+        boards = {name: groups.merged(table, own.get(name, {})) for name, table in foreign.items()} | {
+            name: table for name, table in own.items() if name not in foreign
+        }
+    named = groups.members(groups_said, boards, belongs, str(path))
+    boards = groups.applied(raw.get("groups", {}), named, boards)
+    return boards, {**belongs, **named}, frozenset(foreign) - frozenset(own)
