@@ -3,14 +3,15 @@
 Percentiles can't be averaged, so each figure is that of the median window, weighted by results: a window with a hiccup
 does not decide. A percentile is compared only when both sides have the runs it needs at 99 % confidence (MLPerf's
 early stopping: 662 for p99, 64 for p90, 11 for p50): a p99 of 50 runs is the worst of them, and says what the board's
-scheduler did. What it does NOT do: decide how much slower is too slow (`install.judge` does).
+scheduler did. What it does NOT do: decide how much slower is too slow (the board's `install.judge` and the gates of
+a rollout do).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tflotilla.shared.statistics import minimum_runs
 
@@ -41,29 +42,56 @@ class Pace:
         return self.runs >= minimum_runs(99 if percentile == "p99" else 90)
 
 
+class Total(Protocol):
+    """The `total` stage of one window, as `messages.StageLatency` has it; `count` is above 0."""
+
+    @property
+    def count(self) -> int:
+        """How many inferences."""
+        ...
+
+    @property
+    def p50_ns(self) -> int:
+        """Nanoseconds, as are the others."""
+        ...
+
+    @property
+    def p90_ns(self) -> int:
+        """The 90th percentile."""
+        ...
+
+    @property
+    def p99_ns(self) -> int:
+        """The 99th percentile."""
+        ...
+
+
 def of(windows: Iterable[bytes]) -> Pace | None:
     """Return the pace over the bodies of Metrics messages, None when none of them has results."""
-    totals = [total for body in windows if (total := json.loads(body)["stages"].get("total"))]
+    totals = (json.loads(body)["stages"].get("total") for body in windows)
+    return _over([(t["count"], int(t["p50_ns"]), int(t["p90_ns"]), int(t["p99_ns"])) for t in totals if t])
+
+
+def over(totals: Iterable[Total]) -> Pace | None:
+    """Return the pace over windows that were read already, None when there is none."""
+    return _over([(total.count, total.p50_ns, total.p90_ns, total.p99_ns) for total in totals])
+
+
+def _over(totals: list[tuple[int, int, int, int]]) -> Pace | None:
     if not totals:
         return None
-    counted = [total["count"] for total in totals]
+    all_runs = sum(total[0] for total in totals)
 
-    def median(key: str) -> int:
-        ordered = sorted((int(total[key]), total["count"]) for total in totals)
-        half = sum(counted) / 2
+    def median(column: int) -> int:
+        half = all_runs / 2
+        ordered = sorted((total[column], total[0]) for total in totals)
         for figure, count in ordered:
             half -= count
             if half <= 0:
                 return figure
         return ordered[-1][0]
 
-    return Pace(
-        runs=median("count"),
-        all_runs=sum(counted),
-        p50_ns=median("p50_ns"),
-        p90_ns=median("p90_ns"),
-        p99_ns=median("p99_ns"),
-    )
+    return Pace(runs=median(0), all_runs=all_runs, p50_ns=median(1), p90_ns=median(2), p99_ns=median(3))
 
 
 def comparable(one: Pace, other: Pace) -> Percentile | None:

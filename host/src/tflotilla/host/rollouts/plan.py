@@ -22,6 +22,8 @@ class PlannedBoard:
     #: Digest and title of what serves there as far as is known.
     serving: str | None = None
     serving_title: str | None = None
+    #: Its model's name, where known; gates compare only what is of one model.
+    serving_model: str | None = None
     #: Bytes on the line as estimated; None where nobody knows what the board has.
     send_bytes: int | None = None
     #: Seconds from connecting to `succeeded`, estimated.
@@ -58,6 +60,8 @@ class Plan:
     #: Boards that are left out (incompatible) or done (current) are in no wave.
     waves: tuple[Wave, ...]
     policy: Policy
+    #: The name of the bundle's model; empty where it wasn't noted.
+    model: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError when a wave names a board that was not planned, or a board twice."""

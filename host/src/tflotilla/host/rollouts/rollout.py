@@ -78,6 +78,11 @@ class BoardProgress:
     #: When the bundle came into service, and what did before.
     since: float | None = None
     before: str | None = None
+    #: What the plan found serving there, and whether that is of the bundle's model as far as is known.
+    planned_before: str | None = None
+    same_model: bool = True
+    #: False: it had the bundle in service already when it was asked.
+    changed: bool = True
     baseline: Evidence | None = None
     shadow: ShadowReport | None = None
     #: The gates were held against it since.
@@ -108,6 +113,14 @@ class Rollout:
     approved: frozenset[int] = frozenset()
     soak_until: float | None = None
     boards: Mapping[str, BoardProgress] = field(default_factory=dict)
+    #: Board → wave of those that are not settled: queued, under way, to be judged or undone. Kept beside `boards`, so
+    #: that what follows is found without looking at the others; as are the numbers of boards per wave that failed or
+    #: misbehaved, and that a newer rollout took.
+    open: Mapping[str, int] = field(default_factory=dict)
+    bad: Mapping[int, int] = field(default_factory=dict)
+    taken: Mapping[int, int] = field(default_factory=dict)
+    #: Whether a rollback is of every board, not only of those that misbehaved.
+    undoes_all: bool = False
     verdicts: tuple[Judged, ...] = ()
     #: Why it halted.
     reason: str = ""
