@@ -265,7 +265,7 @@ class _Talk:
                 with ssh.connect(self.board, entry, self._measurer.fleet) as link:
                     connected = True
                     with sessions.open_session(link, entry.install) as session:
-                        self._measurer.fleet.save_facts(self.board, session.hello.facts)
+                        self._measurer.fleet.save_hello(self.board, session.hello)
                         self._attempt(session, ask=ask)
                         session.bye()
             except UnreachableError as error:

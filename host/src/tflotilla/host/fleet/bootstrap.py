@@ -166,7 +166,7 @@ def bootstrap(
                     done = _attempt(link, name, entry, fleet, runtime, on_step, on_bytes, changed)
                 finally:
                     sent += link.bytes_sent
-            fleet.save_facts(name, done.hello.facts)
+            fleet.save_hello(name, done.hello)
             return dataclasses.replace(done, bytes_sent=sent, cuts=cuts)
         except UnreachableError:
             # A board that never answered is off; one that was cut off is worth another try.

@@ -110,6 +110,15 @@ def note(state: Path, board: str, **changes: Any) -> None:  # noqa: ANN401 - the
             state_files.replace(path, codec.canonical_json(document) + b"\n")
 
 
+def now_serves(state: Path, board: str, digest: str, bundle: ServedBundle | None = None) -> None:
+    """Note that a bundle came into service; without `bundle` it is looked for among those that are remembered."""
+    before = contact(state, board)
+    if before.serving is not None and before.serving.digest == digest:
+        return
+    found = bundle or (before.previous if before.previous is not None and before.previous.digest == digest else None)
+    note(state, board, serving=found, previous=before.serving)
+
+
 def contact(state: Path, board: str) -> Contact:
     """Return what is remembered of a board; an empty one when nothing is."""
     return _contact(_document(f"{state}/{CONTACTS}/{board}.json"))

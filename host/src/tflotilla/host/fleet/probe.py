@@ -116,10 +116,10 @@ def probe(name: str, fleet: Fleet) -> Probe:
                 hello = session.hello
                 result = Probe(board=name, facts=hello.facts, agent_version=hello.agent_version)
                 session.bye()
+            fleet.save_hello(name, hello)
         except BoardError:
             # Not bootstrapped yet, or its agent is broken: the script's facts are what there is.
-            pass
-    fleet.save_facts(name, result.facts)
+            fleet.save_facts(name, result.facts)
     return result
 
 
