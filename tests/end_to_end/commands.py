@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Person:
 
     folder: Path
     home: Path
+    #: More variables of their environment.
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,7 +53,7 @@ class Person:
         }
         # How this machine reaches its package index is its own business, and uv's.
         environment |= {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_", "SSL_"))}
-        return environment
+        return environment | dict(self.variables)
 
     def types(self, *arguments: str | Path, code: int | None = 0) -> Ran:
         """Run `tflotilla arguments…`; its exit code must be `code`, unless that is None."""
