@@ -26,7 +26,7 @@ DOORS = {
     "ai_edge_litert": {"shared/inference/runtimes/litert.py", "host/models/flatbuffer.py"},
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
-    "sqlalchemy": {"host/rollouts/database.py"},
+    "sqlalchemy": {"host/rollouts/database.py", "host/rollouts/schema.py"},
     "celery": {"host/rollouts/executors/celery.py"},
     "zeroconf": {"host/fleet/mdns.py"},
     "yaml": {"host/fleet/importing/ansible.py"},

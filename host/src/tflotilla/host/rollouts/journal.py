@@ -112,6 +112,10 @@ class Journal(Protocol):
         """Return the audit log, oldest first."""
         ...
 
+    def audit_fault(self) -> str | None:
+        """Return what is wrong with the audit log, naming the first entry that is broken; None when nothing is."""
+        ...
+
     def close(self) -> None:
         """Let go of files and connections."""
         ...
