@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.bundles import signing
-from tflotilla.host.fleet import pool, sessions, ssh, transfer
+from tflotilla.host.fleet import contacts, pool, sessions, ssh, transfer
 from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
 from tflotilla.host.fleet.tuned import Advice
 from tflotilla.host.models import compatibility
@@ -263,6 +263,9 @@ def deploy(
     started = time.monotonic()
     sent, cuts = _over_cuts(name, fleet, run.attempt, pause)
     _judge(name, run.statuses, changed=run.changed)
+    told = bundle.manifest
+    served = ServedBundle(digest=bundle.digest, name=told.name, version=told.version, release=told.release)
+    contacts.now_serves(fleet.state, name, bundle.digest, served)
     return Outcome(
         board=name,
         deployment=run.deployment,
@@ -335,6 +338,7 @@ def rollback(
             session.bye()
         sent = link.bytes_sent
     _judge(name, statuses, changed=True)
+    contacts.now_serves(fleet.state, name, statuses[-1].candidate)
     return Outcome(
         board=name,
         deployment=deployment,
@@ -375,14 +379,19 @@ def undo(
 
     """
     statuses: list[DeploymentStatus] = []
-    serving: ServedBundle | None = None
+    served: set[str] = set()
+    asked = False
 
     def attempt(session: Session) -> None:
-        nonlocal serving
-        serving = session.hello.serving
-        if serving is not None and serving.digest != bundle and session.hello.running and not statuses:
-            # The hello says it: done already, or by somebody else.
-            return
+        nonlocal asked
+        hello = session.hello
+        if not hello.running and asked:
+            message = f"{name}: its agent went away in the middle of the undo and is not back yet"
+            raise UnreachableError(message)
+        if hello.serving is not None:
+            served.add(hello.serving.digest)
+        asked = True
+        # Asked even where the hello names another one: a deployment of this one may be under way.
         for status in session.rollback(deployment, bundle=bundle):
             if status not in statuses:
                 statuses.append(status)
@@ -390,17 +399,14 @@ def undo(
 
     started = time.monotonic()
     sent, cuts = _over_cuts(name, fleet, attempt, pause)
-    _judge(name, statuses, changed=bool(statuses))
-    if statuses:
-        now, title = statuses[-1].candidate, statuses[-1].title
-    else:
-        now, title = (serving.digest, f"{serving.name}-{serving.version}") if serving is not None else ("", "")
+    _judge(name, statuses, changed=True)
+    contacts.now_serves(fleet.state, name, statuses[-1].candidate)
     return Outcome(
         board=name,
         deployment=deployment,
-        bundle=now,
-        title=title,
-        changed=bool(statuses),
+        bundle=statuses[-1].candidate,
+        title=statuses[-1].title,
+        changed=bundle in served,
         bytes_sent=sent,
         cuts=cuts,
         duration_s=time.monotonic() - started,
@@ -423,7 +429,7 @@ def _over_cuts(
                 connected = True
                 try:
                     with sessions.open_session(link, entry.install) as session:
-                        fleet.save_facts(name, session.hello.facts)
+                        fleet.save_hello(name, session.hello)
                         attempt(session)
                         session.bye()
                 finally:
@@ -445,7 +451,7 @@ def status(name: str, fleet: Fleet) -> BoardStatus:
         hello = session.hello
         state = session.state() if hello.running else None
         session.bye()
-    fleet.save_facts(name, hello.facts)
+    fleet.save_hello(name, hello)
     return BoardStatus(
         board=name,
         agent_version=hello.agent_version,
@@ -460,6 +466,9 @@ def _judge(name: str, statuses: Sequence[DeploymentStatus], *, changed: bool) ->
     """Raise what the last status says went wrong."""
     if not changed:
         return
+    if not statuses:
+        message = f"{name}: its agent ended without a word about the deployment"
+        raise BoardError(message)
     last = statuses[-1]
     if last.state is DeploymentState.SUCCEEDED:
         return

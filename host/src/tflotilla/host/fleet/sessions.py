@@ -11,9 +11,10 @@ import base64
 import contextlib
 import shlex
 import time
-import zlib
 from typing import IO, TYPE_CHECKING, Literal
 
+from tflotilla.host.fleet.parcels import Parcel
+from tflotilla.host.fleet.ssh import PACKET_BYTES
 from tflotilla.shared.contract import codec, errors, layout, session
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
@@ -38,7 +39,6 @@ _STATUS_TIMEOUT_S = 900.0
 #: A board that measures says every 15 s that it still does.
 _SIGN_OF_LIFE_TIMEOUT_S = 60.0
 _NOISE_LINES = 200
-_LEVEL = 6
 
 
 def agent_command(install: Install, arguments: str) -> str:
@@ -73,6 +73,7 @@ class Session:
         """
         self._link = link
         self._duplex = duplex
+        self._manifest: Request | None = None
         #: What the bodies of files share with other transfers; None is without limit.
         self.limit: Throttle | None = None
         self.hello = self._greeting()
@@ -91,27 +92,37 @@ class Session:
             ConflictError: the release is not newer than what it had, and it is not only to be measured.
 
         """
-        reply = self._ask(
-            session.Request(
-                verb="manifest",
-                manifest=base64.b64encode(manifest).decode(),
-                signature=base64.b64encode(signature).decode(),
-                purpose=purpose,
-            )
+        self._manifest = session.Request(
+            verb="manifest",
+            manifest=base64.b64encode(manifest).decode(),
+            signature=base64.b64encode(signature).decode(),
+            purpose=purpose,
         )
-        return reply.missing or ()
+        return self.missing_again()
 
-    def blob(self, missing: MissingBlob, source: IO[bytes], *, on_bytes: Callable[[int], None]) -> None:
+    def missing_again(self) -> tuple[MissingBlob, ...]:
+        """Ask once more what the board lacks of the manifest that was sent last. Raises as `manifest`."""
+        if self._manifest is None:
+            return ()
+        return self._ask(self._manifest).missing or ()
+
+    def blob(self, missing: MissingBlob, parcel: Parcel, *, on_bytes: Callable[[int], None]) -> None:
         """Send a file from where the board has it; `on_bytes` hears how many bytes of it have gone.
 
         Raises:
             VerificationError: what arrived is not what the digest says.
-            BoardError: no space.
+            BoardError: no space, or the base of a difference is not there any more.
 
         """
-        self._send(session.Request(verb="blob", sha256=missing.sha256, size=missing.size, offset=missing.offset))
-        source.seek(missing.offset)
-        self._stream(source, missing.offset, on_bytes)
+        request = session.Request(
+            verb="blob",
+            sha256=missing.sha256,
+            size=missing.size,
+            offset=missing.offset,
+            base=parcel.base,
+            pieces=parcel.pieces,
+        )
+        self._stream(request, parcel, missing.offset, on_bytes)
 
     def samples(self, sha256: str, size: int, source: IO[bytes], *, on_bytes: Callable[[int], None]) -> None:
         """Send the samples of a benchmark, which the board keeps until that is over.
@@ -121,18 +132,29 @@ class Session:
             BoardError: no space.
 
         """
-        self._send(session.Request(verb="samples", sha256=sha256, size=size))
-        self._stream(source, 0, on_bytes)
 
-    def _stream(self, source: IO[bytes], sent: int, on_bytes: Callable[[int], None]) -> None:
-        compressor = zlib.compressobj(_LEVEL)
-        while piece := source.read(session.CHUNK_BYTES):
-            # Flushed, so that all of it can be kept by a board whose line breaks next.
-            self._chunk(compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH))
-            sent += len(piece)
-            on_bytes(sent)
-        self._chunk(compressor.flush())
-        self._duplex.write(b"0\n")
+        def read(at: int, count: int) -> bytes:
+            source.seek(at)
+            return source.read(count)
+
+        self._stream(session.Request(verb="samples", sha256=sha256, size=size), Parcel(size, read), 0, on_bytes)
+
+    def _stream(self, request: Request, parcel: Parcel, offset: int, on_bytes: Callable[[int], None]) -> None:
+        # One write with the first chunk: on a fast line every packet counts.
+        frame = session.to_line(request)
+        gone = offset
+        for data, sent in parcel.stream(offset):
+            frame += b"%d\n" % len(data) + data
+            if sent == parcel.size:
+                frame += b"0\n"
+            for start in range(0, len(frame), PACKET_BYTES):
+                packet = frame[start : start + PACKET_BYTES]
+                if self.limit is not None:
+                    self.limit.take(len(packet))
+                self._duplex.write(packet)
+                on_bytes(gone + (sent - gone) * (start + len(packet)) // len(frame))
+            gone = sent
+            frame = b""
         self._reply(_REPLY_TIMEOUT_S)
 
     def deploy(
@@ -203,10 +225,6 @@ class Session:
 
     def _send(self, request: Request) -> None:
         self._duplex.write(session.to_line(request))
-
-    def _chunk(self, data: bytes) -> None:
-        if data:
-            self._duplex.write(b"%d\n" % len(data) + data)
 
     def _line(self, timeout_s: float) -> bytes:
         line = self._duplex.readline(timeout_s=timeout_s, limit_bytes=session.MAX_FRAME_BYTES)

@@ -28,6 +28,7 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import BadHostKeyException, NoValidConnectionsError, PasswordRequiredException
 
+from tflotilla.host.fleet import contacts, ssh_config
 from tflotilla.shared.contract.errors import BoardError, ConfigError, IdentityError, TflotillaError, UnreachableError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ CHANNEL_TIMEOUT_S = 20
 #: Bytes that stay unacknowledged that long mean that the line is dead.
 SILENCE_TIMEOUT_S = 30
 _KEEPALIVE_S = 10
-_PIECE_BYTES = 32 << 10
+#: What fits into one packet to an OpenSSH server, by paramiko's reckoning.
+PACKET_BYTES = (32 << 10) - 64
 _STDERR_KEPT_BYTES = 4 << 10
 _DEFAULT_PORT = 22
 #: Broken or worn out, and every OpenSSH of the last ten years has better ones.
@@ -50,6 +52,7 @@ _WEAK = {
     "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
     "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
 }
+_FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
 # paramiko logs what we translate into errors; without a handler Python prints it on the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -146,7 +149,7 @@ class Duplex:
         position = 0
         while position < len(data):
             with self._link.translated("sending to"):
-                sent = self._channel.send(data[position : position + _PIECE_BYTES])
+                sent = self._channel.send(data[position : position + PACKET_BYTES])
             if sent == 0:
                 raise self._link.lost("while we were sending")
             position += sent
@@ -197,7 +200,7 @@ class Duplex:
         """Return the end of what the command wrote on stderr so far."""
         collected = bytearray()
         while self._channel.recv_stderr_ready():
-            collected += self._channel.recv_stderr(_PIECE_BYTES)
+            collected += self._channel.recv_stderr(PACKET_BYTES)
         return bytes(collected[-_STDERR_KEPT_BYTES:])
 
     def close(self) -> None:
@@ -217,7 +220,7 @@ class Duplex:
         with self._link.translated("waiting for"):
             self._channel.settimeout(max(remaining_s, 0.001))
             try:
-                data = self._channel.recv(_PIECE_BYTES)
+                data = self._channel.recv(PACKET_BYTES)
             except TimeoutError as error:
                 message = f"{self._link.board} answered nothing for {timeout_s:g} s; is it overloaded?"
                 raise UnreachableError(message) from error
@@ -314,7 +317,7 @@ def connect(name: str, board: BoardEntry, fleet: Fleet) -> Iterator[Link]:
     connection.client.get_host_keys().add(address, kind, entry.key)
     connection.client.set_missing_host_key_policy(_Refuse())
     try:
-        with _identified(name, address, connection):
+        with contacts.noted(fleet.state, name), _identified(name, address, connection):
             connection.open()
             connection.transport.set_keepalive(_KEEPALIVE_S)
         yield Link(name, address, connection, meter)
@@ -358,8 +361,11 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, on
     def transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401 - as paramiko calls it
         _make_impatient(sock)
         made = paramiko.Transport(_MeteredSocket(sock, meter), **options)  # type: ignore[arg-type]
+        algorithms = made.get_security_options()
+        # One pass over the bytes in place of two: half the time on both ends where there are AES instructions.
+        algorithms.ciphers = (*_FAST_CIPHERS, *(c for c in algorithms.ciphers if c not in _FAST_CIPHERS))
         if only_kind is not None:
-            made.get_security_options().key_types = (only_kind,)
+            algorithms.key_types = (only_kind,)
         return made
 
     options: dict[str, Any] = {
@@ -377,7 +383,7 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, on
         options["key_filename"] = [str(identity)]
     try:
         # The home's ssh config alone, read here and not by fabric: its own file lookup would also run fabric.py's.
-        config = fabric.Config(ssh_config=_ssh_config(), lazy=True)
+        config = fabric.Config(ssh_config=ssh_config.load(), lazy=True)
         connection = fabric.Connection(
             board.host,
             user=board.user,
@@ -393,14 +399,6 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, on
     _keep_existing_keys(connection)
     _secure_gateways(connection)
     return connection
-
-
-def _ssh_config() -> paramiko.SSHConfig:
-    config = paramiko.SSHConfig()
-    for path in (Path.home() / ".ssh" / "config", Path("/etc/ssh/ssh_config")):
-        with contextlib.suppress(FileNotFoundError, PermissionError), path.open() as stream:
-            config.parse(stream)
-    return config
 
 
 def _keep_existing_keys(connection: Any) -> None:  # noqa: ANN401 - untyped fabric
