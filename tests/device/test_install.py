@@ -30,13 +30,14 @@ from tflotilla.device.install import (
     Save,
     Serve,
     Serves,
+    Shadowed,
     Verified,
     Verify,
 )
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.board import RuntimeOffer
-from tflotilla.shared.contract.deployment import FOLLOWERS, DeploymentState
+from tflotilla.shared.contract.deployment import FOLLOWERS, DeploymentState, ShadowReport
 
 OLDEST, OLD, NEW = "0" * 64, "a" * 64, "b" * 64
 RUNTIME = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
@@ -57,7 +58,8 @@ GOOD: dict[DeploymentState, Event] = {
     DeploymentState.SWITCHING: Serves(),
     DeploymentState.CONFIRMING: Behaved(detail="100 results"),
 }
-EVENTS: tuple[Event, ...] = (*GOOD.values(), MISBEHAVED, REFUSED, BROKE)
+SHADOWED = Shadowed(report=ShadowReport(inputs=1, agreed=1))
+EVENTS: tuple[Event, ...] = (*GOOD.values(), SHADOWED, MISBEHAVED, REFUSED, BROKE)
 
 
 @dataclass(slots=True, kw_only=True)

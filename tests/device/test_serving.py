@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from tests import brokers
+from tests import brokers, models_made
 from tests.device import homes_made
 from tests.device.children import RUNTIMES
 from tflotilla.device import config, facts
@@ -95,6 +95,37 @@ def test_to_serve_returns_when_the_first_inference_is_done(home: Home, bench: Be
         assert bench.keeper.ready.first_inference_ns > 0
         await bench.until(lambda: {channel for channel, _, _ in bench.reports} == {"metrics", "predictions"})
         assert {of for _, _, of in bench.reports} == {bundle}
+
+    bench.live(story)
+
+
+def test_a_shadow_answers_beside_the_worker_that_goes_on(home: Home, bench: Bench) -> None:
+    champion = homes_made.install(home)
+    challenger = homes_made.install(
+        home, model=models_made.read("tiny_classifier_shifted"), version="2.0.0", serving=False
+    )
+
+    async def story() -> None:
+        await bench.keeper.serve(champion, None)
+        worker = bench.keeper.worker_pid
+        chosen = Choice(runtime=bench.keeper.ready.runtime) if bench.keeper.ready else None
+        assert chosen is not None
+
+        report = await bench.keeper.shadow(home.bundle(champion), home.bundle(challenger), chosen, 8)
+
+        assert (report.inputs, report.agreed, report.reason) == (8, 0, None)
+        assert (bench.keeper.worker, bench.keeper.worker_pid, bench.ends) == ("running", worker, [])
+
+    bench.live(story)
+
+
+def test_a_shadow_of_what_does_not_serve_yet_is_refused(home: Home, bench: Bench) -> None:
+    bundle = homes_made.install(home)
+    chosen = Choice(runtime=facts.runtimes()[0])
+
+    async def story() -> None:
+        with pytest.raises(ProbeError, match="has not begun"):
+            await bench.keeper.shadow(home.bundle(bundle), home.bundle(bundle), chosen, 8)
 
     bench.live(story)
 

@@ -40,7 +40,9 @@ _NICE = 10
 
 
 def main() -> int:
-    """Answer one ShadowSpec with one ShadowReport."""
+    """Answer one ShadowSpec with one ShadowReport, behind everybody else."""
+    scheduling.stand_back()
+    os.nice(_NICE)
     return child.answer_once(ShadowSpec, compare)
 
 
@@ -54,8 +56,6 @@ def compare(spec: ShadowSpec, *, clock: Callable[[], float] = time.monotonic) ->
 
 def _compare(spec: ShadowSpec, clock: Callable[[], float]) -> ShadowReport:
     until = clock() + spec.at_most_s
-    scheduling.stand_back()
-    os.nice(_NICE)
     from tflotilla.device import agreement
     from tflotilla.device.sources import open_source
 
