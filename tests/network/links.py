@@ -87,6 +87,11 @@ class Link:
         if up:
             run("ip", "-n", self.name, "link", "set", _HERE, "up")
 
+    @property
+    def carried_bytes(self) -> int:
+        """What went to the board since the link was made, headers of every packet included."""
+        return int(Path(f"/sys/class/net/{self.name}/statistics/tx_bytes").read_text())
+
     def limit_rate(self, rate_bit_per_s: float | None) -> None:
         """Carry that much each way; None lifts the limit."""
         for where, device in (([], self.name), (["-n", self.name], _HERE)):
