@@ -26,6 +26,9 @@ WINDOWS = 30
 #: So many labels are told apart; the rest is counted under `OTHER`.
 LABELS = 2048
 OTHER = "…"
+#: Each window that has a latency has a result, so these are the 11 runs that a median needs (`shared.pace`).
+_JOURNALED_WINDOWS = 12
+_JOURNALED_LABELS = 256
 _MOST = 1 << 62
 
 
@@ -100,6 +103,16 @@ def merged(one: Evidence, other: Evidence) -> Evidence:
         scores=_summed(one.scores, other.scores),
         broken=_union(one.broken, other.broken),
     )
+
+
+def condensed(evidence: Evidence) -> Evidence:
+    """Return what the journal keeps of a baseline: enough windows for a median of any rate, the commonest labels."""
+    labels = evidence.labels
+    if len(labels) > _JOURNALED_LABELS:
+        ranked = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
+        rest = sum(count for _label, count in ranked[_JOURNALED_LABELS:])
+        labels = _added(dict(ranked[:_JOURNALED_LABELS]), ((OTHER, rest),))
+    return replace(evidence, totals=evidence.totals[-_JOURNALED_WINDOWS:], labels=labels)
 
 
 def _with_window(evidence: Evidence, body: Metrics, at: float) -> Evidence:

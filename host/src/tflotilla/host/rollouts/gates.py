@@ -244,19 +244,24 @@ def _shift(
         return _failed(gate, seen, f"{gate} of the bundle before are unknown; watch it longer")
     if not any(baseline.labels.values()):
         return _passed(gate, seen, "the bundle before named no labels")
-    if gate in baseline.broken:
-        return _failed(gate, seen, f"{gate} of the bundle before were no numbers")
     old, new = _counts(gate, baseline), _counts(gate, evidence)
     for counts, whose in ((old, "the bundle before"), (new, "the bundle")):
-        if not all(count >= 0 for count in counts.values()):
-            return _failed(gate, seen, f"{gate} of {whose} were no numbers")
-        if not any(counts.values()):
-            missing = "named no labels" if gate == "labels" else "told no scores; upgrade its agent"
+        missing = _uncounted(gate, counts, broken=gate in baseline.broken)
+        if missing is not None:
             return _failed(gate, seen, f"{whose} {missing}")
     found = drift.psi(old, new)
     allowed = max(limit, found.chance)
     chance = f", chance with {sum(old.values())} and {sum(new.values())} results" if allowed > limit else ""
     return _held(gate, seen, f"PSI {found.value:.2f} (at most {allowed:.2f}{chance})", found.value, allowed)
+
+
+def _uncounted(gate: Gate, counts: Mapping[str, int], *, broken: bool) -> str | None:
+    """Say why counts can't be compared."""
+    if broken or not all(count >= 0 for count in counts.values()):
+        return f"told {gate} that are no numbers"
+    if not any(counts.values()):
+        return "named no labels" if gate == "labels" else "told no scores; upgrade its agent"
+    return None
 
 
 def _counts(gate: Literal["labels", "confidence"], evidence: Evidence) -> Mapping[str, int]:

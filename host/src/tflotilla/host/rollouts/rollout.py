@@ -78,7 +78,9 @@ class BoardProgress:
     #: When the bundle came into service, and what did before.
     since: float | None = None
     before: str | None = None
-    #: What the plan found serving there, and whether that is of the bundle's model as far as is known.
+    #: Whether the plan asked the board, what served there by then, and whether that is of the bundle's model, as far as
+    #: is known.
+    surveyed: bool = True
     planned_before: str | None = None
     same_model: bool = True
     #: False: it had the bundle in service already when it was asked.
@@ -110,6 +112,8 @@ class Rollout:
     phase: WavePhase = "approval"
     #: When that wave began (Unix seconds); None while it waits for approval.
     began_at: float | None = None
+    #: When somebody began to conduct it anew: what was heard before that is forgotten, so waits begin there again.
+    resumed_at: float = 0.0
     approved: frozenset[int] = frozenset()
     soak_until: float | None = None
     boards: Mapping[str, BoardProgress] = field(default_factory=dict)
