@@ -202,6 +202,11 @@ class Fleet:
         """Return one board. Raises UsageError naming those there are."""
         return self.boards[self.select(name)[0]] if name not in self.boards else self.boards[name]
 
+    def named_groups(self) -> dict[str, tuple[str, ...]]:
+        """Return the boards that the file's groups name one by one, or by pattern: what importing adds to."""
+        groups_said = _loads(self.path.read_text()).get("groups", {})
+        return {name: tuple(entry.get("boards", ())) for name, entry in groups_said.items()}
+
     def select(self, expression: str, *, limit: str | None = None) -> tuple[str, ...]:
         """Return the names a selector picks, at most those that `limit` leaves (`selectors.limited`).
 

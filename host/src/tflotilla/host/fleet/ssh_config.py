@@ -19,6 +19,7 @@ from tflotilla.shared.contract.errors import InputError
 SYSTEM = Path("/etc/ssh/ssh_config")
 #: As OpenSSH.
 _DEEPEST = 16
+_SSH_PORT = 22
 _LINE = re.compile(r"\s*(?P<key>[A-Za-z]+)(?:\s*=\s*|\s+)(?P<value>.*?)\s*")
 _NEVER = "Host !*\n"
 
@@ -49,6 +50,14 @@ def load() -> paramiko.SSHConfig:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             config.parse(iter(_expanded(path, 0)))
     return config
+
+
+def addresses(config: paramiko.SSHConfig, host: str, port: int | None) -> tuple[str, ...]:
+    """Return what a known_hosts file may call a host, the way it is connected to first."""
+    said = config.lookup(host)
+    used = port or int(said.get("port", _SSH_PORT))
+    names = dict.fromkeys((said["hostname"], said.get("hostkeyalias", host), host))
+    return tuple(name if used == _SSH_PORT else f"[{name}]:{used}" for name in names)
 
 
 def hosts(path: Path) -> tuple[ConfiguredHost, ...]:

@@ -12,6 +12,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.fleet.entries import BoardEntry
+from tflotilla.host.fleet.exporting import LABELS
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
 from tflotilla.host.fleet.selectors import is_group, is_label
 
@@ -85,7 +86,7 @@ def _candidate(
     notes += said
     if any(variable in variables for variable in _PASSWORDS):
         notes.append("its password isn't used: put your public key there")
-    labels = _labels(given, label_variables)
+    labels = {**_own_labels(variables), **_labels(given, label_variables)}
     if labels:
         table["labels"] = labels
     table = {key: value for key, value in table.items() if value is not None}
@@ -132,6 +133,11 @@ class _Variables:
             message = f"{name} = {text!r} can't be worked out: only plain variables are filled in"
             raise ValueError(message)
         return filled
+
+
+def _own_labels(variables: Mapping[str, Any]) -> dict[str, str]:
+    said = variables.get(LABELS)
+    return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
 
 
 def _labels(given: _Variables, names: tuple[str, ...]) -> dict[str, str]:
