@@ -42,7 +42,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories={self.folder}"
         self._run("pg_ctl", "-w", "-t", str(_PATIENCE_S), "-l", str(self.folder / "log"), "-o", settings, "start")
 
     def stop(self) -> None:

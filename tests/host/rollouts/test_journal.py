@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -46,9 +45,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'a folder? #1' / 'rollouts.db'}"
     running: postgres.Postgres = request.getfixturevalue("server")
-    name = f"journal_{os.urandom(6).hex()}"
-    running.execute(f"CREATE DATABASE {name}")
-    return running.url(database=name)
+    # A database for each test would be a thousand files each.
+    running.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return running.url()
 
 
 @pytest.fixture
