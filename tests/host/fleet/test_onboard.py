@@ -74,6 +74,9 @@ class _Board:
         plan = {
             "home": str(self.home),
             "stale": "incoming/restart-pending",
+            "upgrade": "1",
+            "window_s": 60,
+            "systemd": False,
             "layers": [
                 {
                     "digest": digest,
@@ -247,7 +250,7 @@ def test_a_board_without_systemd_gets_one_line_of_cron_beside_its_own(tmp_path: 
     shell.tab.write_text("5 * * * * mine\n")
     home = shell.agent()
     (home / "stale").touch()
-    script = service.start(str(home), by_systemd=False, restart=False, stale="stale")
+    script = service.start(str(home), by_systemd=False, restart=False, stale="stale", timeout_s=60)
 
     first, second = shell.run(script), shell.run(script)
 
@@ -255,11 +258,11 @@ def test_a_board_without_systemd_gets_one_line_of_cron_beside_its_own(tmp_path: 
     mine, ours = shell.tab.read_text().splitlines()
     assert mine == "5 * * * * mine"
     assert ours.startswith("@reboot ")
-    assert shell.calls.read_text() == "start\nstart\n"
+    assert shell.calls.read_text() == "start --timeout 60\nstart --timeout 60\n"
     assert not (home / "stale").exists()
     # What cron would run at the next boot.
     assert shell.run(ours.removeprefix("@reboot ")).returncode == 0
-    assert shell.calls.read_text() == "start\nstart\nstart\n"
+    assert shell.calls.read_text() == "start --timeout 60\nstart --timeout 60\nstart\n"
 
     purged = shell.run(service.purge("user"))
 
@@ -288,10 +291,10 @@ def test_a_home_that_is_not_the_accounts_own_leaves_its_crontab_alone(tmp_path: 
     shell.tab.write_text("5 * * * * mine\n")
     home = shell.agent()
 
-    shell.run(service.start(str(home), by_systemd=False, restart=True, stale="stale"))
+    shell.run(service.start(str(home), by_systemd=False, restart=True, stale="stale", timeout_s=60))
 
     assert shell.tab.read_text() == "5 * * * * mine\n"
-    assert shell.calls.read_text() == "stop\nstart\n"
+    assert shell.calls.read_text() == "stop\nstart --timeout 60\n"
 
 
 @pytest.mark.parametrize(
@@ -308,6 +311,8 @@ def test_with_systemd_the_unit_is_enabled_and_restarted_only_after_a_change(
 ) -> None:
     shell = _Shell(tmp_path, tmp_path)
 
-    shell.run(service.start("/var/lib/tflotilla", by_systemd=True, restart=restart, stale="no-such-marker"))
+    shell.run(
+        service.start("/var/lib/tflotilla", by_systemd=True, restart=restart, stale="no-such-marker", timeout_s=60)
+    )
 
     assert shell.calls.read_text().splitlines() == calls

@@ -32,7 +32,7 @@ from tflotilla.device.reporting import Envelopes, new_boot
 from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.store import Store
 from tflotilla.device.waiting import happens
-from tflotilla.shared.contract import codec
+from tflotilla.shared.contract import codec, session
 from tflotilla.shared.contract.benchmark import MAX_ID, BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.errors import ConfigError, ConflictError, ContractError, TflotillaError
 from tflotilla.shared.contract.messages import (
@@ -43,6 +43,7 @@ from tflotilla.shared.contract.messages import (
     State,
     StateRequest,
 )
+from tflotilla.shared.contract.session import Hello, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -292,6 +293,24 @@ class Agent:
         """Describe the board now."""
         return self._state()
 
+    async def hello(self) -> Hello:
+        """Say what a session says first, facts of this moment included. Raises ConfigError for a broken agent.toml."""
+        settings = await asyncio.to_thread(config.load, self._home.config)
+        return Hello(
+            schema=session.SCHEMA,
+            agent_version=__version__,
+            board=settings.board,
+            fleet=settings.fleet,
+            facts=facts.read(self._home.path),
+            running=True,
+            serving=self._described(self._store.current()),
+            previous=self._described(self._store.previous()),
+        )
+
+    async def offer(self, bundle: str) -> Reply:
+        """Say whether a bundle is here, and whether it serves."""
+        return self._store.offered(bundle)
+
     async def stop(self) -> None:
         """End the agent."""
         self._request_stop()
@@ -372,6 +391,7 @@ class Agent:
             outbox_rows=self._outbox.rows,
             outbox_dropped=self._outbox.dropped,
             problem="; ".join(problem for problem in problems if problem) or None,
+            reporting=self._courier.delivered,
         )
 
     def _described(self, bundle: str | None) -> ServedBundle | None:

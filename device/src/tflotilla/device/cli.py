@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(command=function)
         if name == "status":
             verb.add_argument("--json", action="store_true", help="print JSON")
+        if name == "start":
+            verb.add_argument("--timeout", type=float, metavar="S", help="how long the agent may take to answer")
     return parser
 
 
@@ -94,19 +96,20 @@ def _run(home: Home, _options: argparse.Namespace) -> int:
 
 
 def _session(home: Home, _options: argparse.Namespace) -> int:
-    from tflotilla.device import session
+    from tflotilla.device import session_start
 
-    return session.run(home, sys.stdin.buffer, sys.stdout.buffer)
+    return session_start.serve(str(home.path), sys.stdin.buffer, sys.stdout.buffer)
 
 
-def _start(home: Home, _options: argparse.Namespace) -> int:
+def _start(home: Home, options: argparse.Namespace) -> int:
     from tflotilla.device import config, control, guard
 
     if guard.status(home) is None and control.is_running(home):
         message = f"an agent runs in {home.path} already, without a guard (systemd's, or one started by hand)"
         raise errors.ConflictError(message)
     config.load(home.config)  # said here, at once, rather than by an agent that dies in the background
-    pid = guard.start(home, guard.default_command(home))
+    timeout_s = guard.START_TIMEOUT_S if options.timeout is None else options.timeout
+    pid = guard.start(home, guard.default_command(home), timeout_s=timeout_s)
     _print(f"the agent runs, guarded by process {pid}; its log is {home.log}")
     return 0
 

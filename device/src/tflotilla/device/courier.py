@@ -78,6 +78,8 @@ class Courier:
         #: Set when only a person can help: wrong password, a board of the same name.
         self.refused = False
         self.connected = False
+        #: Whether the broker took a report yet: a connection alone proves no right to publish.
+        self.delivered = False
         self._limits = Connected(protocol="")
         self._cursor = 0
         self._in_flight: dict[int, topics.Channel] = {}
@@ -185,6 +187,7 @@ class Courier:
     def _on_settled(self, settled: Settled) -> None:
         channel = self._in_flight.pop(settled.token, None)
         if settled.problem is None:
+            self.delivered = True
             if self._confirm == "broker":
                 self._outbox.settle([settled.token])
             if channel is not None and self._denied.pop(channel, None) is not None and not self._denied:

@@ -35,7 +35,7 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 #: What an agent gets between SIGTERM and SIGKILL: a worker's end and the outbox's last commit.
 STOP_TIMEOUT_S = 15.0
-_START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 30.0
 _POLL_S = 0.05
 _SHOWN_BYTES = 4096
 
@@ -51,7 +51,7 @@ def status(home: Home) -> int | None:
     return holder(home.guard_pid)
 
 
-def start(home: Home, command: Sequence[str], *, timeout_s: float = _START_TIMEOUT_S) -> int:
+def start(home: Home, command: Sequence[str], *, timeout_s: float = START_TIMEOUT_S) -> int:
     """Start guard and agent as daemons and wait until the agent answers; one that runs already is left alone.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import click
 import typer
 
-from tflotilla.host.cli import output
+from tflotilla.host.cli import output, selecting
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ _FleetOption = Annotated[
 ]
 _JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 _ForksOption = Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")]
-_SelectorArgument = Annotated[
-    str, typer.Argument(metavar="SELECTOR", help="all, pi-7, pi-*, room=kitchen, !pi-3; several with commas.")
-]
 _MIB = 1 << 20
 
 
@@ -114,7 +111,8 @@ def add(
 
 @app.command("list")
 def list_boards(
-    selector: Annotated[str, typer.Argument(metavar="[SELECTOR]", help="Default: all.")] = "all",
+    selector: selecting.OptionalSelector = "all",
+    limit: selecting.Limit = None,
     fleet: _FleetOption = None,
     as_json: _JsonOption = False,
 ) -> None:
@@ -128,7 +126,7 @@ def list_boards(
     from tflotilla.shared.contract import codec
 
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector) if loaded.boards else ()
+    names = loaded.select(selector, limit=limit) if loaded.boards else ()
     if as_json:
         boards = [
             {"board": name, "facts": codec.encode(loaded.facts(name)), **codec.encode(loaded.board(name))}
@@ -150,7 +148,8 @@ def list_boards(
 
 @app.command("probe")
 def probe_boards(
-    selector: _SelectorArgument,
+    selector: selecting.Selector,
+    limit: selecting.Limit = None,
     forks: _ForksOption = 10,
     fleet: _FleetOption = None,
     as_json: _JsonOption = False,
@@ -167,7 +166,7 @@ def probe_boards(
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector)
+    names = loaded.select(selector, limit=limit)
     with output.progress(f"asking {len(names)} board{'s' if len(names) > 1 else ''}"):
         found = pool.run(names, lambda name: probe.probe(name, loaded), forks=forks)
 
@@ -179,7 +178,7 @@ def probe_boards(
 
 @app.command("bootstrap")
 def bootstrap_boards(
-    selector: _SelectorArgument,
+    selector: selecting.Selector,
     runtime: Annotated[
         Literal["auto", "tflite-runtime", "ai-edge-litert", "both"],
         typer.Option(
@@ -188,25 +187,36 @@ def bootstrap_boards(
             help="Which runtimes to install; auto: both where both have wheels.",
         ),
     ] = "auto",
+    window: Annotated[
+        float,
+        typer.Option(
+            "--window",
+            metavar="SECONDS",
+            min=1,
+            help="How long a new agent may take to report; else the old comes back.",
+        ),
+    ] = 60.0,
+    limit: selecting.Limit = None,
     forks: _ForksOption = 10,
     fleet: _FleetOption = None,
     as_json: _JsonOption = False,
 ) -> None:
     """Install or update the agent: packages are built here and pushed, the board needs no pip and no internet.
 
-    Running it again sends only what changed.
+    Running it again sends only what changed. A new agent that doesn't answer, serve what was served and report as the
+    one before did within its window is undone by the board itself, even when this command was ended.
 
     Example: tflotilla board bootstrap all
 
     Exit codes: 0 the agents run, 2 usage, 3 fleet.toml, 5 unreachable, 6 host key or login, 7 the board lacks
-    something (Python, wheels, space); 1 when boards failed in different ways.
+    something (Python, wheels, space) or has its old agent back; 1 when boards failed in different ways.
     """
     from tflotilla.host.cli import results
     from tflotilla.host.fleet import bootstrap, pool
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector)
+    names = loaded.select(selector, limit=limit)
     # What is wrong for every board is said once, before any board is asked.
     loaded.allowed_signers()
     loaded.mqtt_files()
@@ -219,6 +229,7 @@ def bootstrap_boards(
                 name,
                 loaded,
                 runtime=runtime,
+                window_s=window,
                 on_step=lambda text: shown.step(name, text),
                 on_bytes=lambda sent, total: shown.bytes(name, sent, total),
             ),

@@ -1,10 +1,10 @@
 """Bring the agent onto a board: enrol it once, bootstrap it as often as you like.
 
 Bootstrap, over one connection: survey → build the environment here → push what the board lacks (resuming what broke
-off) → launcher, agent.toml, signers, password → start or restart the agent → its hello.
+off) → launcher, agent.toml, signers, password → start the agent, or have the board change it for the new one → hello.
 
 Rules it keeps: what is there is not sent again, and an agent that is up to date is not restarted; a board needs no pip
-and no internet; a cut leaves the old environment in use.
+and no internet; a cut leaves the old environment in use; an agent that doesn't report in its window is undone.
 What it does NOT do: send bundles; install Debian packages.
 """
 
@@ -14,17 +14,19 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import shlex
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd
+from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd, upgrade
 from tflotilla.shared.contract import codec, errors, layout
 from tflotilla.shared.contract.board import check_board_id
 from tflotilla.shared.contract.errors import (
     BoardError,
     ConfigError,
+    ConflictError,
     ContractError,
     IdentityError,
     UnreachableError,
@@ -35,7 +37,7 @@ from tflotilla.shared.contract.session import Hello
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tflotilla.host.fleet.environments import RuntimeChoice, Target
+    from tflotilla.host.fleet.environments import Target
     from tflotilla.host.fleet.inventory import BoardEntry, Fleet
     from tflotilla.host.fleet.layers import Layer
     from tflotilla.host.fleet.probe import Ground
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _RECEIVE_TIMEOUT_S = 600.0
 _START_TIMEOUT_S = 120.0
-_UP_TIMEOUT_S = 60.0
 _PIECE_BYTES = 256 << 10
 _FRAME_BYTES = 1 << 20
 #: Present while the agent has not been restarted after a change: a cut in between must not hide it.
@@ -69,6 +70,14 @@ class Bootstrapped:
     hello: Hello
     #: How often the line broke meanwhile.
     cuts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    runtime: environments.RuntimeChoice
+    window_s: float
+    #: What this bootstrap's upgrade is called on the board: after a cut it is known again.
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +136,8 @@ def bootstrap(
     name: str,
     fleet: Fleet,
     *,
-    runtime: RuntimeChoice = "auto",
+    runtime: environments.RuntimeChoice = "auto",
+    window_s: float = upgrade.DEFAULT_WINDOW_S,
     on_step: Callable[[str], None] = lambda _text: None,
     on_bytes: Callable[[int, int], None] = lambda _sent, _total: None,
     pause: Callable[[float], None] = time.sleep,
@@ -138,6 +148,7 @@ def bootstrap(
         name: the board.
         fleet: its fleet.
         runtime: which runtimes its environment holds.
+        window_s: how long a new agent may take to report before the old one is put back.
         on_step: hears what is being done.
         on_bytes: hears how much of the environment is on the board, and how much there is, in bytes.
         pause: waits between attempts, in seconds.
@@ -145,7 +156,8 @@ def bootstrap(
     Raises:
         UnreachableError: off, or the line broke too often.
         IdentityError: wrong host key or login.
-        BoardError: no or too old Python, no wheels for it, no space, an agent that doesn't come up.
+        BoardError: no or too old Python, no wheels for it, no space, an agent that doesn't come up; one that replaces
+            another is undone then.
         ConfigError: fleet.toml: agent settings, signers, password file.
 
     """
@@ -154,6 +166,7 @@ def bootstrap(
     _check_source(fleet, fleet.agent_config(name, home="/").source.kind, name)
     fleet.allowed_signers()
     fleet.mqtt_files()
+    wanted = _Wanted(runtime=runtime, window_s=window_s, name=os.urandom(8).hex())
     cuts = 0
     sent = 0
     changed: set[str] = set()
@@ -163,7 +176,7 @@ def bootstrap(
             with ssh.connect(name, entry, fleet) as link:
                 connected = True
                 try:
-                    done = _attempt(link, name, entry, fleet, runtime, on_step, on_bytes, changed)
+                    done = _attempt(link, name, entry, fleet, wanted, on_step, on_bytes, changed)
                 finally:
                     sent += link.bytes_sent
             fleet.save_hello(name, done.hello)
@@ -182,7 +195,7 @@ def _attempt(
     name: str,
     entry: BoardEntry,
     fleet: Fleet,
-    runtime: RuntimeChoice,
+    wanted: _Wanted,
     on_step: Callable[[str], None],
     on_bytes: Callable[[int, int], None],
     changed: set[str],
@@ -193,14 +206,29 @@ def _attempt(
     if not ground.ssh_keygen:
         message = f"{name} has no ssh-keygen to verify bundles with; install OpenSSH's client (openssh-client)"
         raise BoardError(message)
-    target = _target(ground, runtime, name)
+    target = _target(ground, wanted.runtime, name)
     built = layers.environment(target, on_step=on_step)
     files = _files(name, fleet, ground, home)
-    restart = _push(link, ground, home, built, files, on_step, on_bytes, changed)
+    answer = _push(link, ground, home, built, files, wanted, on_step, on_bytes, changed)
+    while isinstance(answer.get("upgrade"), dict):
+        # Somebody else's that goes on, or ours that went on while the line was cut.
+        progress = upgrade.parse(answer["upgrade"], name)
+        if not progress.over:
+            progress = upgrade.follow(link, home, progress.id, on_step)
+        if progress.id == wanted.name:
+            upgrade.judge(progress, name)
+        answer = _push(link, ground, home, built, files, wanted, on_step, on_bytes, changed)
+    if "upgrade" in answer:
+        progress = upgrade.follow(link, home, wanted.name, on_step)
+        if progress.id != wanted.name:
+            message = f"{name}: another bootstrap was quicker; run this one again"
+            raise ConflictError(message)
+        upgrade.judge(progress, name)
+    restart = bool(answer.get("stale"))
     if restart:
         on_step("starting the agent")
-    _start(link, ground, home, restart=restart)
-    hello = _await(link, entry)
+    _start(link, ground, home, restart=restart, window_s=wanted.window_s)
+    hello = _await(link, entry, wanted.window_s)
     return Bootstrapped(
         board=name,
         home=home,
@@ -246,6 +274,10 @@ cd "$home/{layout.ENVIRONMENT}" 2>/dev/null && environment=$(pwd -P) || {{
     echo "tflotilla-agent: $home/{layout.ENVIRONMENT} is missing; run 'tflotilla board bootstrap' again" >&2
     exit {BoardError.exit_code}
 }}
+# An upgrade that was interrupted is gone on with.
+if [ -e "$home/{layout.UPGRADE_PENDING}" ]; then
+    "$home/{layout.UPGRADER}" ensure "$home" </dev/null >/dev/null 2>&1 &
+fi
 export TFLOTILLA_HOME="$home" PYTHONPATH="$environment:$environment/{environments.PACKAGES}" PYTHONNOUSERSITE=1
 # Compiled modules stay beside the sources: starting is faster and every process smaller.
 unset PYTHONDONTWRITEBYTECODE
@@ -261,7 +293,7 @@ def _check_source(fleet: Fleet, kind: str, name: str) -> None:
         raise ConfigError(message)
 
 
-def _target(ground: Ground, runtime: RuntimeChoice, name: str) -> Target:
+def _target(ground: Ground, runtime: environments.RuntimeChoice, name: str) -> Target:
     system = environments.System(
         numpy=ground.numpy or environments.Installed(),
         pillow=ground.pillow or environments.Installed(),
@@ -281,8 +313,10 @@ def _files(name: str, fleet: Fleet, ground: Ground, home: str) -> tuple[_File, .
         _File(name=layout.ALLOWED_SIGNERS, data=fleet.allowed_signers().read_bytes(), mode=0o644),
     ]
     files += [_File(name=file, data=data, mode=0o600) for file, data in fleet.mqtt_files().items()]
+    files += [_File(name=file, data=data, mode=0o755) for file, data in upgrade.programs(ground.executable).items()]
     if _by_systemd(ground, home):
         files.append(_File(name="unit", data=systemd.UNIT.encode(), mode=0o644))
+        files.append(_File(name="upgrade-unit", data=systemd.UPGRADE.encode(), mode=0o644))
     return tuple(files)
 
 
@@ -292,15 +326,19 @@ def _push(
     home: str,
     built: Sequence[Layer],
     files: Sequence[_File],
+    wanted: _Wanted,
     on_step: Callable[[str], None],
     on_bytes: Callable[[int, int], None],
     changed: set[str],
-) -> bool:
-    """Bring layers and files onto the board; return whether the agent must be started anew."""
+) -> dict[str, Any]:
+    """Bring layers and files onto the board; return its last word: `stale`, or the `upgrade` staged or going on."""
     script = onboard.script("receive")
     plan = {
         "home": home,
         "stale": _STALE,
+        "upgrade": wanted.name,
+        "window_s": wanted.window_s,
+        "systemd": _by_systemd(ground, home),
         "layers": [
             {
                 "digest": layer.digest,
@@ -325,6 +363,8 @@ def _push(
     with link.open(command) as duplex:
         duplex.write(b"%d\n" % len(script) + script + json.dumps(plan).encode() + b"\n")
         answer = _frame(link, duplex)
+        if "layers" not in answer:
+            return answer
         total = sum(
             layer.archive_bytes for layer, there in zip(built, answer["layers"], strict=True) if not there["have"]
         )
@@ -339,13 +379,13 @@ def _push(
             _frame(link, duplex)
             changed.add(what)
             gone += layer.archive_bytes
-        wanted = set(answer["files"])
+        differing = set(answer["files"])
         for file in files:
-            if file.name in wanted:
+            if file.name in differing:
                 duplex.write(file.data)
         last = _frame(link, duplex)
     changed.update(last["changed"])
-    return bool(last["stale"])
+    return last
 
 
 def _report(on_bytes: Callable[[int, int], None], before: int, total: int, sent: int) -> None:
@@ -390,17 +430,19 @@ def _by_systemd(ground: Ground, home: str) -> bool:
     return ground.root and ground.facts.systemd and home == layout.SYSTEM_HOME
 
 
-def _start(link: Link, ground: Ground, home: str, *, restart: bool) -> None:
-    script = service.start(home, by_systemd=_by_systemd(ground, home), restart=restart, stale=_STALE)
-    done = link.run(f"exec sh -c {shlex.quote(script)} </dev/null", timeout_s=_START_TIMEOUT_S)
+def _start(link: Link, ground: Ground, home: str, *, restart: bool, window_s: float) -> None:
+    script = service.start(
+        home, by_systemd=_by_systemd(ground, home), restart=restart, stale=_STALE, timeout_s=window_s
+    )
+    done = link.run(f"exec sh -c {shlex.quote(script)} </dev/null", timeout_s=_START_TIMEOUT_S + window_s)
     if done.exit_status != 0:
         said = _said(done.stderr).removeprefix("tflotilla-agent: ")
         message = f"{link.board}: the agent doesn't start: {said or f'exit status {done.exit_status}'}"
         raise BoardError(message)
 
 
-def _await(link: Link, entry: BoardEntry) -> Hello:
-    deadline = time.monotonic() + _UP_TIMEOUT_S
+def _await(link: Link, entry: BoardEntry, window_s: float) -> Hello:
+    deadline = time.monotonic() + window_s
     while True:
         with sessions.open_session(link, entry.install) as session:
             session.bye()

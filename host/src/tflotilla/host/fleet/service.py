@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.inventory import Install
 
 _UNIT_PATH = f"/etc/systemd/system/{layout.SYSTEMD_UNIT}"
+_UPGRADE_UNIT_PATH = f"/etc/systemd/system/{layout.UPGRADE_UNIT}"
 #: Ends our line of the crontab, so that it is found again.
 _CRON_MARK = "# tflotilla-agent"
 
 
-def start(home: str, *, by_systemd: bool, restart: bool, stale: str) -> str:
+def start(home: str, *, by_systemd: bool, restart: bool, stale: str, timeout_s: float) -> str:
     """Return the script that has the agent running afterwards; with `restart`, one that started now.
 
-    `stale` is the marker file that is removed once that is done.
+    `timeout_s` is how long the agent may take to answer; `stale` is the marker file that is removed once that is done.
     """
     agent = shlex.quote(f"{home}/{layout.LAUNCHER}")
     if by_systemd:
@@ -34,7 +35,7 @@ def start(home: str, *, by_systemd: bool, restart: bool, stale: str) -> str:
     else:
         steps = [
             *([f"{agent} stop >/dev/null"] if restart else []),
-            f"{agent} start >/dev/null",
+            f"{agent} start --timeout {timeout_s:g} >/dev/null",
             f"{{ {_cron(home)}; }}",
         ]
     return " && ".join([*steps, f"rm -f {shlex.quote(f'{home}/{stale}')}"])
@@ -50,6 +51,15 @@ def purge(install: Install) -> str:
     return f"""\
 for h in {homes}; do
     [ -e "$h/{layout.LAUNCHER}" ] || [ -d "$h/{layout.ENVIRONMENTS}" ] || continue
+    # What would bring an agent back goes first.
+    rm -f "$h/{layout.UPGRADE_PENDING}"
+    if p=$(cat "$h/{layout.UPGRADE}/pid" 2>/dev/null) && grep -qa tflotilla "/proc/$p/cmdline" 2>/dev/null; then
+        kill -9 -- "-$p"
+    fi
+    if [ "$h" = {layout.SYSTEM_HOME} ] && [ -e {_UPGRADE_UNIT_PATH} ]; then
+        systemctl disable --now --quiet {layout.UPGRADE_UNIT}
+        rm -f {_UPGRADE_UNIT_PATH}
+    fi
     if [ "$h" = {layout.SYSTEM_HOME} ] && [ -e {_UNIT_PATH} ]; then
         systemctl disable --now --quiet {layout.SYSTEMD_UNIT}
         rm -f {_UNIT_PATH} && systemctl daemon-reload

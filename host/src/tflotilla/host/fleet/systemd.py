@@ -1,4 +1,4 @@
-"""The systemd unit of a system-wide agent. `deploy/systemd/tflotilla-agent.service` is this text.
+"""The systemd units of a system-wide agent. In `deploy/systemd/` lie the same texts.
 
 What it does NOT do: install it; `bootstrap` does, on boards with root and systemd.
 """
@@ -49,6 +49,26 @@ LockPersonality=yes
 # Instead of ProtectClock, which before systemd 253 takes every device away.
 CapabilityBoundingSet=~CAP_SYS_TIME CAP_WAKE_ALARM
 SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+#: A unit of its own: the agent's is stopped meanwhile, and may not write where units lie.
+UPGRADE = f"""\
+# Written by `tflotilla board bootstrap`.
+[Unit]
+Description=tflotilla: watches a new agent until it reports, and puts the old one back if it doesn't
+# Present while an upgrade is undecided: a board that went down meanwhile goes on with it.
+ConditionPathExists={layout.SYSTEM_HOME}/{layout.UPGRADE_PENDING}
+After={layout.SYSTEMD_UNIT} network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={layout.SYSTEM_HOME}/{layout.UPGRADER} run {layout.SYSTEM_HOME}
+Restart=on-failure
+RestartSec=2
 
 [Install]
 WantedBy=multi-user.target

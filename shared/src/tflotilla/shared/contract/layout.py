@@ -33,5 +33,12 @@ LOG = "agent.log"
 #: `sh` script that runs the agent of the environment in use with the board's python3.
 LAUNCHER = "bin/tflotilla-agent"
 SYSTEMD_UNIT = "tflotilla-agent.service"
+#: An agent that is being changed for another: what, how far, and the files of both.
+UPGRADE = "upgrade"
+#: Present from when the change begins until it is decided.
+UPGRADE_PENDING = "upgrade/pending"
+#: Carries it out, and changes nothing of itself by that.
+UPGRADER = "bin/tflotilla-upgrade"
+UPGRADE_UNIT = "tflotilla-upgrade.service"
 #: AF_UNIX paths are limited to 108 bytes; below it the socket lies in the home.
 SOCKET_PATH_LIMIT = 100

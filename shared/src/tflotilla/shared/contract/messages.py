@@ -15,6 +15,7 @@ from tflotilla.shared.contract import codec, topics
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
 from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
+from tflotilla.shared.contract.board import ServedBundle as ServedBundle  # noqa: PLC0414 - it is said here too
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.errors import ContractError
 
@@ -28,16 +29,6 @@ class Availability:
     """`offline` is the last will."""
 
     status: Literal["online", "offline"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedBundle:
-    """Which release serves."""
-
-    digest: str
-    name: str
-    version: str
-    release: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +60,8 @@ class State:
     problem: str | None = None
     #: How the worker runs the model: what agent.toml says, or what tuning found and a deployment brought.
     inference: InferenceConfig | None = None
+    #: Whether the broker took a report of this run of the agent; None from agents that don't say.
+    reporting: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

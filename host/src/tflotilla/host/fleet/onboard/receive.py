@@ -1,5 +1,5 @@
 # ruff: noqa: PTH102, PTH103, PTH104, PTH105, PTH108, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123
-# ruff: noqa: PTH202, PTH208, PTH211 - it travels with every bootstrap: os and no pathlib
+# ruff: noqa: PTH113, PTH114, PTH202, PTH208, PTH211 - it travels with every bootstrap: os and no pathlib
 """Take an environment and the agent's files from the host, on a board that has nothing but Python 3.10.
 
 Spoken on stdin and stdout, JSON lines both ways, bytes where said:
@@ -9,10 +9,13 @@ Spoken on stdin and stdout, JSON lines both ways, bytes where said:
     host    per layer that the board hasn't: its archive's bytes from the offset on
     board   per such layer: stored
     host    per file that differs: its bytes
-    board   changed, stale (the agent was not restarted since a change); ends
+    board   changed; stale: the agent was not restarted since a change; upgrade: staged under this id; ends
+
+A board without an agent has its files put in place at once. Where there is one, they are staged, and `upgrade` changes
+the one for the other; while that goes on nothing is received, and the board's first answer is its `upgrade` instead.
 
 Rules it keeps: an environment is visible only whole, verified against its digest and synced; an archive that broke off
-goes on where it broke; nothing is written outside of the home but the systemd unit, at its one place; a member of an
+goes on where it broke; nothing is written outside of the home but the systemd units, at their places; a member of an
 archive is a regular file with a plain relative name, or the archive is refused. It never runs what it received.
 """
 
@@ -38,8 +41,15 @@ FILES = {
     "allowed_signers": "allowed_signers",
     "mqtt-password": "mqtt-password",
     "mqtt-ca.pem": "mqtt-ca.pem",
+    "upgrade": "bin/tflotilla-upgrade",
+    "upgrade.py": "bin/tflotilla-upgrade.py",
 }
-UNIT = "/etc/systemd/system/tflotilla-agent.service"
+UNITS = {
+    "unit": "/etc/systemd/system/tflotilla-agent.service",
+    "upgrade-unit": "/etc/systemd/system/tflotilla-upgrade.service",
+}
+#: They carry an upgrade out and are no part of it: put in place at once, and nothing is restarted for them.
+TOOLS = ("upgrade", "upgrade.py", "upgrade-unit")
 #: Kept aside once before it is overwritten, because people edit it.
 EDITED = "agent.toml"
 #: Taken away when the plan has them no more.
@@ -203,7 +213,7 @@ def _receive_layer(home: str, layer: dict[str, Any], part: str, offset: int) -> 
 
 
 def _target_of(home: str, name: str) -> str:
-    return UNIT if name == "unit" else os.path.join(home, FILES[name])
+    return UNITS[name] if name in UNITS else os.path.join(home, FILES[name])
 
 
 def _differs(path: str, file: dict[str, Any]) -> bool:
@@ -216,19 +226,15 @@ def _differs(path: str, file: dict[str, Any]) -> bool:
     return bool(status.st_size != file["size"] or _file_digest(path) != file["sha256"])
 
 
-def _link_environment(home: str, digest: str) -> bool:
+def _link_environment(home: str, digest: str) -> None:
     link = os.path.join(home, "environment")
     wanted = f"environments/{digest}"
-    with contextlib.suppress(OSError):
-        if os.readlink(link) == wanted:
-            return False
     temporary = f"{link}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     os.symlink(wanted, temporary)
     os.replace(temporary, link)
     _sync_folder(home)
-    return True
 
 
 def _forget_others(home: str, kept: set[str]) -> None:
@@ -249,16 +255,95 @@ def _in_use(home: str) -> set[str]:
     return used
 
 
+def _before(home: str) -> str | None:
+    """Return what the link to the environment in use reads, None where no agent could start from it."""
+    try:
+        linked = os.readlink(os.path.join(home, "environment"))
+    except OSError:
+        return None
+    folder = os.path.join(home, "environments", os.path.basename(linked))
+    whole = os.path.isdir(os.path.join(folder, PACKAGES)) and os.path.isfile(_target_of(home, "launcher"))
+    return linked if whole else None
+
+
+def _upgrade(home: str, wanted: str) -> dict[str, Any] | None:
+    """Return the upgrade that is going on, or the end of the one that is asked for."""
+    try:
+        with open(os.path.join(home, "upgrade", "plan.json"), "rb") as stream:
+            plan = json.loads(stream.read())
+        state, name = plan["state"], plan["id"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    begun = os.path.exists(os.path.join(home, "upgrade", "pending"))
+    if begun or state in ("switching", "watching", "undoing") or (state == "undone" and name == wanted):
+        return {key: plan.get(key) for key in ("id", "state", "reason", "old_runs", "window_s")}
+    return None
+
+
+def _stage(
+    home: str, plan: dict[str, Any], before: str, contents: list[tuple[dict[str, Any], bytes]], removed: list[str]
+) -> None:
+    """Lay beside the agent what it is to be changed for, and what it is now."""
+    folder = os.path.join(home, "upgrade")
+    for name in ("new", "before"):
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        os.makedirs(os.path.join(folder, name), mode=0o700)
+    files = []
+    for file, data in contents:
+        _write_whole(os.path.join(folder, "new", file["name"]), data, 0o600)
+        files.append({"name": file["name"], "mode": file["mode"], "keep": file["name"] == EDITED})
+    gone = [{"name": name} for name in removed]
+    for each in [*files, *gone]:
+        path = _target_of(home, each["name"])
+        each.update(path=path, before=None)
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as stream:
+                _write_whole(os.path.join(folder, "before", each["name"]), stream.read(), 0o600)
+            each["before"] = stat.S_IMODE(os.lstat(path).st_mode)
+    document = {
+        "id": plan["upgrade"],
+        "state": "staged",
+        "window_s": plan["window_s"],
+        "systemd": plan["systemd"],
+        "environment": {"before": before, "after": f"environments/{plan['layers'][-1]['digest']}"},
+        "files": files,
+        "removed": gone,
+    }
+    _write_whole(os.path.join(folder, "plan.json"), json.dumps(document).encode(), 0o600)
+
+
+def _put_in_place(
+    home: str, plan: dict[str, Any], contents: list[tuple[dict[str, Any], bytes]], removed: list[str]
+) -> None:
+    for file, data in contents:
+        path = _target_of(home, file["name"])
+        if file["name"] == EDITED and os.path.exists(path):
+            os.replace(path, f"{path}.before")
+        _write_whole(path, data, file["mode"])
+    for name in removed:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_target_of(home, name))
+    _link_environment(home, plan["layers"][-1]["digest"])
+
+
 def _serve(home: str, plan: dict[str, Any]) -> None:
     os.umask(0o022)
-    for folder in (home, f"{home}/incoming", f"{home}/environments", f"{home}/bin"):
+    for folder in (home, f"{home}/incoming", f"{home}/environments", f"{home}/bin", f"{home}/upgrade"):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     lock = os.open(os.path.join(home, "incoming", "bootstrap.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    locked = True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        locked = False
+    upgrade = _upgrade(home, plan["upgrade"])
+    if upgrade is not None:
+        _say(upgrade=upgrade)
+        return
+    if not locked:
         message = "another bootstrap of this board is going on"
-        raise Refusal("ConflictError", message) from None
+        raise Refusal("ConflictError", message)
+    before = _before(home)
     layers = []
     for layer in plan["layers"]:
         if not DIGEST.fullmatch(layer["digest"]) or not DIGEST.fullmatch(layer["sha256"]):
@@ -273,37 +358,35 @@ def _serve(home: str, plan: dict[str, Any]) -> None:
         layers=[{"have": have, "offset": offset} for _layer, _part, have, offset in layers],
         files=[file["name"] for file in wanted],
     )
-    changed: list[str] = []
-    received = False
     for layer, part, have, offset in layers:
         if not have:
             _receive_layer(home, layer, part, offset)
-            received = True
             _say(stored=layer["digest"])
-    stale = os.path.join(home, plan["stale"])
     contents = [(file, _take(file["size"])) for file in wanted]
     for file, data in contents:
         if hashlib.sha256(data).hexdigest() != file["sha256"]:
             _refuse_damaged(file["name"])
-    before = _in_use(home)
-    if contents or received or layers[-1][0]["digest"] not in before:
-        _write_whole(stale, b"", 0o600)
     for file, data in contents:
-        path = _target_of(home, file["name"])
-        if file["name"] == EDITED and os.path.exists(path):
-            os.replace(path, f"{path}.before")
-        _write_whole(path, data, file["mode"])
-        changed.append(file["name"])
+        if file["name"] in TOOLS:
+            _write_whole(_target_of(home, file["name"]), data, file["mode"])
+    contents = [(file, data) for file, data in contents if file["name"] not in TOOLS]
     planned = {file["name"] for file in plan["files"]}
-    for name in OPTIONAL:
-        if name not in planned:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_target_of(home, name))
-                changed.append(name)
-    if _link_environment(home, plan["layers"][-1]["digest"]):
-        changed.append("switched")
-        _forget_others(home, before | {layer["digest"] for layer in plan["layers"]})
-    _say(changed=sorted(set(changed)), stale=os.path.exists(stale))
+    removed = [name for name in OPTIONAL if name not in planned and os.path.lexists(_target_of(home, name))]
+    switched = before != f"environments/{plan['layers'][-1]['digest']}"
+    changed = sorted([*(file["name"] for file, _data in contents), *removed, *(["switched"] if switched else [])])
+    stale = os.path.join(home, plan["stale"])
+    if switched:
+        _forget_others(home, _in_use(home) | {layer["digest"] for layer in plan["layers"]})
+    if changed and before is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stale)
+        _stage(home, plan, before, contents, removed)
+        _say(changed=changed, upgrade=plan["upgrade"])
+        return
+    if changed:
+        _write_whole(stale, b"", 0o600)
+        _put_in_place(home, plan, contents, removed)
+    _say(changed=changed, stale=os.path.exists(stale))
 
 
 def main() -> None:
