@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tflotilla.host.cli import selecting  # noqa: TC001 - typer reads it
+
 if TYPE_CHECKING:
     from tflotilla.host.fleet.push import Outcome
     from tflotilla.shared.contract.board import BoardFacts
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
 def deploy(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .tflb file or a bundle's folder.")],
-    selector: Annotated[str, typer.Argument(metavar="SELECTOR", help="all, pi-7, pi-*, room=kitchen, !pi-3.")],
+    selector: selecting.Selector,
+    limit: selecting.Limit = None,
     forks: Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")] = 10,
     tuned: Annotated[
         bool, typer.Option("--tuned/--no-tuned", help="Run it as `tune` found it fastest, where that was done.")
@@ -44,7 +47,7 @@ def deploy(
 
     opened = Bundle.open(bundle)
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector)
+    names = loaded.select(selector, limit=limit)
     sha256 = opened.manifest.files[MODEL].sha256
     records = tuned_records.load(loaded.state, sha256, tell=output.note) if tuned else ()
 

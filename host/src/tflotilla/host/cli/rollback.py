@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tflotilla.host.cli import selecting  # noqa: TC001 - typer reads it
+
 if TYPE_CHECKING:
     from tflotilla.host.fleet.push import Outcome
 
 
 def rollback(
-    selector: Annotated[str, typer.Argument(metavar="SELECTOR", help="all, pi-7, pi-*, room=kitchen, !pi-3.")],
+    selector: selecting.Selector,
+    limit: selecting.Limit = None,
     forks: Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")] = 10,
     fleet: Annotated[
         Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
@@ -31,7 +34,7 @@ def rollback(
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector)
+    names = loaded.select(selector, limit=limit)
     with results.progress(names) as shown:
         found = pool.run(
             names,

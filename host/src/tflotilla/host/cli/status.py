@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output
+from tflotilla.host.cli import output, selecting
 from tflotilla.shared.contract.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def status(
-    selector: Annotated[str, typer.Argument(metavar="[SELECTOR]", help="Default: all.")] = "all",
+    selector: selecting.OptionalSelector = "all",
+    limit: selecting.Limit = None,
     forks: Annotated[int, typer.Option("--forks", min=1, help="How many boards at once.")] = 10,
     fleet: Annotated[
         Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
@@ -36,7 +37,7 @@ def status(
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    names = loaded.select(selector)
+    names = loaded.select(selector, limit=limit)
     with output.progress(f"asking {len(names)} board{'s' if len(names) > 1 else ''}"):
         found = pool.run(names, lambda name: push.status(name, loaded), forks=forks)
     columns = ("reachable", "serves", "previous", "runtime", "agent", "worker", "last problem")
