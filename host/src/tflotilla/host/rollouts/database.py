@@ -97,7 +97,7 @@ class DatabaseJournal:
 
     def create(self, plan: Plan, *, by: str, at: float) -> None:
         """Keep a plan and begin its story. Raises ConflictError: there is such a rollout."""
-        row = {"name": plan.rollout, "created": at, "by": _clean(by), "plan": _text(plan)}
+        row = {"name": plan.rollout, "created": at, "by": _clean(by), "plan": _text(codec.encode(plan))}
         try:
             with self._writing() as connection:
                 connection.execute(sql.insert(schema.ROLLOUTS).values(row))
@@ -245,7 +245,9 @@ class DatabaseJournal:
             entry = chained(
                 None if last is None else self._entry(last), at=at, by=by, action=action, rollout=rollout, detail=detail
             )
-            connection.execute(sql.insert(schema.AUDIT).values(number=entry.number, document=_text(entry)))
+            connection.execute(
+                sql.insert(schema.AUDIT).values(number=entry.number, document=_text(codec.encode(entry)))
+            )
         journal_file.keep_head(self._witness, Head(number=entry.number, digest=entry.digest))
         return entry
 
@@ -473,9 +475,9 @@ def _json(document: str, where: str) -> Any:  # noqa: ANN401 - any JSON
         raise ContractError(f"{where} is damaged ({error})") from error
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any contract value
+def _text(document: Any) -> str:  # noqa: ANN401 - any JSON document
     # Only ASCII, and no NUL: what no database takes stands in it escaped.
-    return json.dumps(codec.encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _clean(text: str) -> str:

@@ -26,11 +26,15 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 from tflotilla.shared.contract.errors import ContractError
 
 T = TypeVar("T")
+#: What JSON has as it is; most values are of these, and every other question costs more.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _SPOKEN: Mapping[type, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def encode(value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
     """Turn a contract value into what `json` can write; fields that are None stay, as null."""
+    if type(value) in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
