@@ -134,7 +134,7 @@ class Fleet:
             raw = tomllib.loads(text)
             boards, belongs, elsewhere = _with_groups(raw, path)
             document = codec.decode(_Document, raw | {"boards": boards}, str(path), strict=True)
-        except (tomllib.TOMLDecodeError, ContractError, RecursionError) as error:
+        except (tomllib.TOMLDecodeError, ContractError, ConfigError, RecursionError) as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: "
             message = f"{where}{error}"
             raise ConfigError(message) from error
