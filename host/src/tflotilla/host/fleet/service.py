@@ -54,7 +54,7 @@ for h in {homes}; do
     # What would bring an agent back goes first.
     rm -f "$h/{layout.UPGRADE_PENDING}"
     if p=$(cat "$h/{layout.UPGRADE}/pid" 2>/dev/null) && grep -qa tflotilla "/proc/$p/cmdline" 2>/dev/null; then
-        kill -9 -- "-$p"
+        kill -9 "-$p"
     fi
     if [ "$h" = {layout.SYSTEM_HOME} ] && [ -e {_UPGRADE_UNIT_PATH} ]; then
         systemctl disable --now --quiet {layout.UPGRADE_UNIT}
