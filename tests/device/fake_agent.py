@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tests.device.benchmark_agents import FakeBoard, measure, secure
 from tests.device.fake_serving import FakeServing
-from tflotilla.device import __version__, facts
+from tflotilla.device import __version__, config, facts
 from tflotilla.device.benchmarking import Benchmarks, Hooks
 from tflotilla.device.control_server import ControlServer
 from tflotilla.device.home import Home
@@ -25,6 +25,7 @@ from tflotilla.device.pid_lock import PidLock
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.messages import DelegateReport, State
+from tflotilla.shared.contract.session import Hello, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +94,23 @@ class _Agent:
             outbox_rows=0,
             outbox_dropped=0,
         )
+
+    async def hello(self) -> Hello:
+        settings = config.load(self._home.config)
+        state = await self.state()
+        return Hello(
+            schema=1,
+            agent_version=__version__,
+            board=settings.board,
+            fleet=settings.fleet,
+            facts=state.facts,
+            running=True,
+            serving=state.serving,
+            previous=state.previous,
+        )
+
+    async def offer(self, bundle: str) -> Reply:
+        return self._store.offered(bundle)
 
     async def stop(self) -> None:
         self.stopped.set()

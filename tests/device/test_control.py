@@ -70,6 +70,12 @@ class _Handler:
     async def state(self) -> State:
         raise BoardError("no state")
 
+    async def hello(self) -> session.Hello:
+        raise BoardError("no hello")
+
+    async def offer(self, bundle: str) -> session.Reply:
+        return session.Reply(present=bundle == "here", current=False)
+
     async def stop(self) -> None:
         self.stopped.set()
 

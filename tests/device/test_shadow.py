@@ -190,9 +190,7 @@ def test_a_bundle_that_rotted_is_a_reason(tmp_path: Path, champion: Path, images
 
 def test_the_worker_goes_first(tmp_path: Path, champion: Path) -> None:
     spec = _spec(champion, running_bundles.write(tmp_path / "b"), SourceConfig())
-    code = (
-        "import os, sys; from tflotilla.device import shadow; shadow.main(); print('\\n', os.nice(0), file=sys.stderr)"
-    )
+    code = "import os, sys; from tflotilla.device.shadow import main; main(); print('\\n', os.nice(0), file=sys.stderr)"
 
     done = subprocess.run(
         [sys.executable, "-c", code], input=codec.canonical_json(spec), capture_output=True, check=True

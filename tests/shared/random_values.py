@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import types
-import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from tflotilla.shared.contract import agent_config, benchmark, manifest, processing
+from tflotilla.shared.contract import agent_config, benchmark, codec, manifest, processing
 
 if TYPE_CHECKING:
     import random
@@ -62,7 +61,7 @@ def _value(kind: Any, rng: random.Random) -> Any:  # noqa: ANN401, PLR0911 - one
 
 def build(kind: type[T], rng: random.Random, /, **given: Any) -> T:  # noqa: ANN401 - fields of any type
     """Build a dataclass; fields that are not given are drawn."""
-    hints = typing.get_type_hints(kind)
+    hints = codec.hints(kind)
     fields = dataclasses.fields(cast("Any", kind))
     return kind(**{f.name: given[f.name] if f.name in given else _value(hints[f.name], rng) for f in fields})
 

@@ -63,7 +63,7 @@ def test_every_channel_and_command_has_an_example() -> None:
 def dataclasses_below(kind: Any, found: set[type[Any]]) -> None:  # noqa: ANN401 - any annotation
     if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in found:
         found.add(kind)
-        for hint in typing.get_type_hints(kind).values():
+        for hint in codec.hints(kind).values():
             dataclasses_below(hint, found)
     for argument in typing.get_args(kind):
         dataclasses_below(argument, found)

@@ -14,13 +14,24 @@ from typing import TYPE_CHECKING, Literal
 
 from tflotilla.shared.contract import codec, layout, session
 from tflotilla.shared.contract.agent_config import InferenceConfig
-from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tflotilla.device.home import Home
+    from tflotilla.shared.contract.benchmark import BenchmarkRequest  # noqa: TC004 - see below
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what few requests hold when one does (see `codec.hints`)."""
+        if name != "BenchmarkRequest":
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        from tflotilla.shared.contract.benchmark import BenchmarkRequest
+
+        return BenchmarkRequest
+
 
 _PLACE = "control request"
 _CONNECT_TIMEOUT_S = 5.0
@@ -30,9 +41,9 @@ _ANSWER_TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlRequest:
-    """What is asked of the supervisor."""
+    """What is asked of the supervisor; `hello` is answered by a `session.Hello`."""
 
-    verb: Literal["deploy", "rollback", "benchmark", "state", "stop"]
+    verb: Literal["hello", "offer", "deploy", "rollback", "benchmark", "state", "stop"]
     #: deploy: the one meant. rollback: the one to be left; None is whichever serves.
     bundle: str | None = None
     deployment: str | None = None

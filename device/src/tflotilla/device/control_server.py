@@ -59,6 +59,12 @@ class Handler(Protocol):
     async def state(self) -> State:
         """Describe the board now."""
 
+    async def hello(self) -> session.Hello:
+        """Say what a session says first."""
+
+    async def offer(self, bundle: str) -> session.Reply:
+        """Say whether a bundle is here, and whether it serves."""
+
     async def stop(self) -> None:
         """Ask the supervisor to end; returns at once."""
 
@@ -125,7 +131,7 @@ class ControlServer:
             self._clients.add(task)
             task.add_done_callback(self._clients.discard)
 
-        def send(reply: session.Reply) -> None:
+        def send(reply: session.Reply | session.Hello) -> None:
             # A client that went away is not told; one that never reads costs a few hundred bytes per status.
             if not writer.is_closing():
                 writer.write(session.to_line(reply))
@@ -140,7 +146,9 @@ class ControlServer:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, send: Callable[[session.Reply], None]) -> session.Reply:
+    async def _answer(
+        self, reader: asyncio.StreamReader, send: Callable[[session.Reply], None]
+    ) -> session.Reply | session.Hello:
         try:
             line = await waiting.within(_REQUEST_TIMEOUT_S, reader.readline())
             return await self._obey(control.from_line(line), send)
@@ -154,9 +162,15 @@ class ControlServer:
             _LOG.exception("answering a control request")
             return _refusal(TflotillaError(f"a bug of the agent: {error!r}; its log says where"))
 
-    async def _obey(self, request: control.ControlRequest, send: Callable[[session.Reply], None]) -> session.Reply:
+    async def _obey(
+        self, request: control.ControlRequest, send: Callable[[session.Reply], None]
+    ) -> session.Reply | session.Hello:
         if request.verb == "state":
             return session.Reply(state=await self._handler.state())
+        if request.verb == "hello":
+            return await self._handler.hello()
+        if request.verb == "offer" and request.bundle is not None:
+            return await self._handler.offer(request.bundle)
         if request.verb == "stop":
             await self._handler.stop()
             return session.Reply()

@@ -8,7 +8,6 @@ What it does NOT do: decide what is kept, or translate errors (`store` does).
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -102,6 +101,9 @@ class RealDisk:
     def remove(self, path: Path) -> None:
         """unlink(2), or the folder with everything in it."""
         if path.is_dir() and not path.is_symlink():
+            # It brings every compression there is along, and few sessions remove a folder.
+            import shutil
+
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 Rules it keeps: nothing that no allowed signer signed is written to the disk; a transfer that breaks off is kept; a
 frame that makes no sense is answered with one line and the session goes on as long as the stream can be followed; the
-supervisor decides about deployments, this process only carries words. It starts fast: stdlib only, no asyncio.
+supervisor decides about deployments, this process only carries words. It starts fast: stdlib only, no asyncio, and what
+few sessions need is imported by those (`session_start` is what begins one).
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import binascii
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from tflotilla.device import __version__, admission, config, control, facts
-from tflotilla.device.samples import Samples
+from tflotilla.device import __version__, config, control, facts
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest, errors
 from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from tflotilla.device.home import Home
     from tflotilla.device.incoming import Incoming
+    from tflotilla.shared.contract.board import ServedBundle
     from tflotilla.shared.contract.manifest import Manifest
-    from tflotilla.shared.contract.messages import ServedBundle
 
 _PIECE_BYTES = 256 << 10
 #: A chunk's length in decimal digits, with the newline.
@@ -45,13 +45,14 @@ class _StreamLostError(Exception):
     """The host hung up, or sent what can't be followed: the session ends here. Never leaves this module."""
 
 
-def run(home: Home, requests: BinaryIO, replies: BinaryIO) -> int:
+def run(home: Home, requests: BinaryIO, replies: BinaryIO, *, first: bytes | None = None) -> int:
     """Serve one session to its end; return the exit code.
 
-    A configuration that can't be read is answered with an error frame in place of the hello.
+    A configuration that can't be read is answered with an error frame in place of the hello. `first` is a request that
+    was read already, by somebody who said hello.
     """
     try:
-        return _Session(home, requests, replies).run()
+        return _Session(home, requests, replies, first).run()
     except BrokenPipeError:
         # The host went away. Descriptor 1 must not be flushed into the broken pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), replies.fileno())
@@ -59,17 +60,19 @@ def run(home: Home, requests: BinaryIO, replies: BinaryIO) -> int:
 
 
 class _Session:
-    def __init__(self, home: Home, requests: BinaryIO, replies: BinaryIO) -> None:
+    def __init__(self, home: Home, requests: BinaryIO, replies: BinaryIO, first: bytes | None) -> None:
         self._home = home
         self._store = Store(home)
         self._requests = requests
         self._replies = replies
+        self._first = first
         #: Digest and size of the blobs that a signed manifest of this session names.
         self._awaited: dict[str, int] = {}
 
     def run(self) -> int:
         try:
-            self._say(self._hello())
+            if self._first is None:
+                self._say(self._hello())
         except ConfigError as error:
             # Reported rather than passed over: an agent with this file would not come up again.
             serving = "; the agent runs on with what it read before" if control.is_running(self._home) else ""
@@ -107,7 +110,9 @@ class _Session:
     def _next_request(self) -> Request | None:
         """Return the next request that makes sense; answer those that don't. None at the end of the stream."""
         while True:
-            line = self._requests.readline(MAX_FRAME_BYTES + 1)
+            line, self._first = self._first or b"", None
+            if not line.endswith(b"\n"):
+                line += self._requests.readline(MAX_FRAME_BYTES + 1 - len(line))
             if not line.endswith(b"\n"):
                 if len(line) > MAX_FRAME_BYTES:
                     self._say(_refusal(ContractError(f"session request: a frame of more than {MAX_FRAME_BYTES} bytes")))
@@ -136,15 +141,14 @@ class _Session:
 
     def _offer(self, request: Request) -> Reply:
         if request.bundle is None and request.sha256 is not None:
+            from tflotilla.device.samples import Samples
+
             return Reply(present=Samples(self._store).has(request.sha256))
-        bundle = _given(request.bundle, "bundle")
-        try:
-            return Reply(present=self._store.has_bundle(bundle), current=self._store.current() == bundle)
-        except ValueError as error:
-            message = f"session request.bundle: {error}"
-            raise ContractError(message) from error
+        return self._store.offered(_given(request.bundle, "bundle"))
 
     def _manifest(self, request: Request) -> Reply:
+        from tflotilla.device import admission
+
         data = _decoded(_given(request.manifest, "manifest"), "manifest")
         signature = _decoded(request.signature or "", "signature")
         manifest = admission.check_signature(data, signature, self._home.allowed_signers)
@@ -188,6 +192,8 @@ class _Session:
     def _samples(self, request: Request) -> Reply:
         sha256 = _given(request.sha256, "sha256")
         self._home.make()
+        from tflotilla.device.samples import Samples
+
         return self._stored(sha256, lambda: Samples(self._store).receive(sha256, request.size or 0))
 
     def _stored(self, sha256: str, receive: Callable[[], Incoming]) -> Reply:

@@ -24,10 +24,10 @@ from tflotilla.device.choice import Choice
 from tflotilla.device.disk import UNFINISHED, Disk, RealDisk, point, write
 from tflotilla.device.incoming import Base, Incoming, decoder
 from tflotilla.shared.contract import codec, digest
-from tflotilla.shared.contract.board import RuntimeOffer
+from tflotilla.shared.contract.board import RuntimeOffer, ServedBundle
 from tflotilla.shared.contract.errors import BoardError, BusyError, ContractError, VerificationError
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE, Manifest
-from tflotilla.shared.contract.messages import ServedBundle
+from tflotilla.shared.contract.session import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -187,6 +187,14 @@ class Store:
     def has_bundle(self, bundle: str) -> bool:
         """Whether the bundle is admitted: its folder stands in `bundles/`."""
         return self.home.bundle(bundle).is_dir()
+
+    def offered(self, bundle: str) -> Reply:
+        """Answer an offer. Raises ContractError for what is no digest."""
+        try:
+            return Reply(present=self.has_bundle(bundle), current=self.current() == bundle)
+        except ValueError as error:
+            message = f"session request.bundle: {error}"
+            raise ContractError(message) from error
 
     def stage(self, manifest: bytes, signature: bytes) -> tuple[str, Manifest]:
         """Keep a manifest in `incoming/` until its blobs are here; from then on its blobs are not collected."""

@@ -7,7 +7,7 @@ tests/device/test_sources_contract.py: a new kind is a new file here and nothing
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,7 +51,9 @@ class Source(Protocol):
 
 def kinds() -> tuple[str, ...]:
     """Return the names of all kinds, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    # Read as names: pkgutil would tell the same, and its imports take a session's start longer than all else here.
+    found = (entry.name for folder in __path__ for entry in os.scandir(folder))
+    return tuple(sorted(name[:-3] for name in found if name.endswith(".py") and not name.startswith("_")))
 
 
 def open_source(config: SourceConfig, inputs: tuple[TensorSpec, ...]) -> Source:

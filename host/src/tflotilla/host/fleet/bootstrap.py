@@ -51,6 +51,8 @@ _PIECE_BYTES = 256 << 10
 _FRAME_BYTES = 1 << 20
 #: Present while the agent has not been restarted after a change: a cut in between must not hide it.
 _STALE = "incoming/restart-pending"
+#: What `session` runs, in a shell's single quotes.
+_SESSION = "import sys; from tflotilla.device.session_start import main; sys.exit(main())"
 #: Reads a length and that many bytes of script from stdin, then gives the rest of stdin to the script.
 _LOADER = "import sys;s=sys.stdin.buffer;exec(compile(s.read(int(s.readline())),'tflotilla','exec'))"
 
@@ -281,6 +283,8 @@ fi
 export TFLOTILLA_HOME="$home" PYTHONPATH="$environment:$environment/{environments.PACKAGES}" PYTHONNOUSERSITE=1
 # Compiled modules stay beside the sources: starting is faster and every process smaller.
 unset PYTHONDONTWRITEBYTECODE
+# Begun for every push: without what `site` and `-m` bring along it answers in half the time.
+[ "$*" = session ] && exec {shlex.quote(python)} -S -c '{_SESSION}'
 exec {shlex.quote(python)} {options}-m tflotilla.device "$@"
 """.encode()
 

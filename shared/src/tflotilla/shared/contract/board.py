@@ -49,3 +49,13 @@ class BoardFacts:
     user: str
     #: Empty before the bootstrap: nothing is installed then.
     runtimes: tuple[RuntimeOffer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedBundle:
+    """Which release serves."""
+
+    digest: str
+    name: str
+    version: str
+    release: int

@@ -24,14 +24,28 @@ broke. An `offer` of a bundle that serves already changes nothing on the board's
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
-from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
-from tflotilla.shared.contract.board import BoardFacts
+from tflotilla.shared.contract.board import BoardFacts, ServedBundle
 from tflotilla.shared.contract.deployment import DeploymentStatus
-from tflotilla.shared.contract.messages import ServedBundle, State
+
+if TYPE_CHECKING:
+    from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest  # noqa: TC004 - see below
+    from tflotilla.shared.contract.messages import State  # noqa: TC004 - see below
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what few frames hold when one does: a board's session has to start at once (see `codec.hints`)."""
+        # First of all: the import system itself asks for `__path__`.
+        if name not in ("BenchmarkReport", "BenchmarkRequest", "State"):
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        from tflotilla.shared.contract import messages
+
+        return getattr(messages, name)
+
 
 SCHEMA = 1
 #: A benchmark's samples travel without a signature: they are looked at, never run, and bounded.
