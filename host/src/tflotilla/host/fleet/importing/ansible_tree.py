@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_PRIORITY = "ansible_group_priority"
 ALL = "all"
 UNGROUPED = "ungrouped"
 #: A slip like [1:10000000] would fill the memory.
@@ -125,6 +126,8 @@ class Inventory:
             result = dict(everywhere.variables)
             for group in groups:
                 result.update(group.variables)
+            # It orders groups, and is no variable of their hosts.
+            result.pop(_PRIORITY, None)
             result.update(everywhere.beside)
             for group in groups:
                 result.update(group.beside)
@@ -133,7 +136,7 @@ class Inventory:
             yield host, names, result
 
     def _rank(self, name: str, depth: Mapping[str, int]) -> tuple[int, int, str]:
-        priority = self.groups[name].variables.get("ansible_group_priority", 1)
+        priority = self.groups[name].variables.get(_PRIORITY, 1)
         return depth[name], priority if isinstance(priority, int) else 1, name
 
 
