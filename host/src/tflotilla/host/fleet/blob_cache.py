@@ -71,8 +71,9 @@ class BlobCache:
         found = []
         for entry in os.scandir(self._folder):
             with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                found.append((status.st_mtime_ns, status.st_size, entry.path))
+                if entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime_ns, status.st_size, entry.path))
         total = sum(size for _used, size, _path in found)
         for _used, size, path in sorted(found):
             if total <= self._limit_bytes:

@@ -66,7 +66,7 @@ class Outcome:
     statuses: tuple[DeploymentStatus, ...] = ()
     #: How it runs by what tuning found, or why not so; empty where nobody tuned.
     tuning: str = ""
-    #: Digest of what served before, None where nothing did; of a cut deployment, before its first attempt.
+    #: Digest of what served before, None where nothing did: what an undo brings back.
     before: str | None = None
     #: What a trial beside the bundle that serves found, where it was asked for.
     shadow: ShadowReport | None = None
@@ -108,6 +108,7 @@ class _Run:
         self.fleet = fleet
         self.bundle = bundle
         self.on_bytes = on_bytes
+        self._named = deployment is not None
         self.deployment = deployment or os.urandom(8).hex()
         self.shadow = shadow
         self.limit = limit
@@ -132,12 +133,14 @@ class _Run:
             raise BoardError(message)
         if not self.handed_over:
             self.advice = self._advise(hello.facts)
-            self.before = hello.serving.digest if hello.serving is not None else None
             if self._serves(session):
-                if not self.advice.insist:
+                self.before = hello.previous.digest if hello.previous is not None else None
+                # A deployment with a name may have been asked for before, and may not have come to its end yet.
+                if not self.advice.insist and not self._named:
                     self.changed = False
                     return
             else:
+                self.before = hello.serving.digest if hello.serving is not None else None
                 self._tell(DeploymentState.TRANSFERRING)
                 self._transfer(session, session.manifest(self.bundle.manifest_bytes, self.bundle.signature or b""))
             self.handed_over = True
