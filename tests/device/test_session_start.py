@@ -1,0 +1,181 @@
+"""The beginning of a session: who answers can't be told by whoever asks, only how soon."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.device.agents import CONFIG, DEADLINE_S, Session, running_agent
+from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, trust
+from tflotilla.device import session_start
+from tflotilla.device.home import Home
+from tflotilla.shared.contract.session import Reply, Request, hello_from_line, reply_from_line, to_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return make_signer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
+    return make_bundle(tmp_path_factory.mktemp("made"), signer)
+
+
+@pytest.fixture
+def home(tmp_path: Path, signer: Signer) -> Home:
+    found = Home(tmp_path / "home")
+    trust(found, signer)
+    found.config.write_text(CONFIG)
+    return found
+
+
+def _loaded(home: Home, requests: bytes) -> tuple[list[bytes], set[str]]:
+    """Serve a session as the launcher does; return the replies and what was imported for them."""
+    script = "import sys; from tflotilla.device.session_start import main; main(); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=requests,
+        capture_output=True,
+        check=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, "TFLOTILLA_HOME": str(home.path)},
+    )
+    return done.stdout.splitlines(keepends=True), set(done.stderr.decode().split())
+
+
+def test_a_hello_is_the_same_with_a_supervisor_and_without(home: Home, made: MadeBundle) -> None:
+    install(home, made)
+    with running_agent(home), Session(home) as board:
+        asked = board.hello()
+    with Session(home) as board:
+        said = board.hello()
+
+    facts = dataclasses.replace(said.facts, time=0.0, disk_free_bytes=0)
+    assert dataclasses.replace(asked, facts=dataclasses.replace(asked.facts, time=0.0, disk_free_bytes=0)) == (
+        dataclasses.replace(said, running=True, facts=facts)
+    )
+    assert (asked.running, said.running) == (True, False)
+
+
+def test_with_a_supervisor_hello_and_offer_cost_next_to_no_imports(home: Home, made: MadeBundle) -> None:
+    install(home, made)
+    requests = to_line(Request(verb="offer", bundle=made.digest)) + to_line(Request(verb="bye"))
+    with running_agent(home):
+        (hello, offered, goodbye), modules = _loaded(home, requests)
+
+    assert hello_from_line(hello).serving is not None
+    assert reply_from_line(offered) == Reply(present=True, current=True)
+    assert reply_from_line(goodbye) == Reply()
+    assert modules.isdisjoint({"json", "dataclasses", "tomllib", "subprocess", "tflotilla.device.session"})
+
+
+def test_without_one_a_session_imports_no_benchmarks(home: Home) -> None:
+    (hello,), modules = _loaded(home, b"")
+
+    assert not hello_from_line(hello).running
+    assert modules.isdisjoint({"importlib.metadata", "argparse", "tflotilla.shared.contract.benchmark", "shutil"})
+
+
+def test_after_a_quick_beginning_everything_else_goes_on(home: Home, made: MadeBundle) -> None:
+    with running_agent(home), Session(home) as board:
+        board.hello()
+        first = board.ask(Request(verb="offer", bundle=made.digest))
+        board.send_bundle(made)
+        second = board.ask(Request(verb="offer", bundle=made.digest))
+        replies = board.ask_all(Request(verb="deploy", bundle=made.digest, deployment="d1"))
+        third = board.ask(Request(verb="offer", bundle=made.digest))
+
+    assert (first.present, second.present, third.present) == (False, False, True)
+    assert replies[-1].status is not None
+    assert replies[-1].status.state.value == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"bundle":"../../etc","verb":"offer"}\n', "not a SHA-256 digest"),
+        (b'{"bundle":"x","verb":"offer","verb":"bye"}\n', "a key stands twice"),
+        (b"[]\n", "expected a table"),
+        (b"\xff\n", "not valid JSON"),
+    ],
+)
+def test_a_first_request_without_sense_is_answered_as_any(home: Home, line: bytes, words: str) -> None:
+    with running_agent(home), Session(home) as board:
+        board.hello()
+        board.send(line)
+        refused = board.reply()
+        offered = board.ask(Request(verb="offer", bundle="0" * 64))
+
+    assert refused.error == "ContractError"
+    assert words in (refused.message or "")
+    assert offered.present is False
+
+
+def test_a_broken_configuration_is_told_in_place_of_a_hello(home: Home) -> None:
+    with running_agent(home):
+        home.config.write_text("board = ")
+        (reply,), _modules = _loaded(home, b"")
+
+    assert reply_from_line(reply).error == "ConfigError"
+
+
+@contextlib.contextmanager
+def _supervisor_that_says(home: Home, answer: bytes) -> Iterator[None]:
+    """Answer everything with these bytes and hang up."""
+    home.make()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(home.socket))
+        listener.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"garbage\n",
+        b'{"agent_version":"0.0.1","board":"pi-9"}\n',
+        b'{"agent_version":"0.1.0","board":"pi-9"',
+        b'{"done":true,"error":"ContractError","message":"control request.verb: \\"hello\\" is not allowed here"}\n',
+    ],
+    ids=["nothing", "garbage", "an older one", "half a line", "one that knows no hello"],
+)
+def test_a_supervisor_that_can_not_say_it_is_done_without(home: Home, answer: bytes) -> None:
+    with _supervisor_that_says(home, answer):
+        (hello,), _modules = _loaded(home, b"")
+
+    assert hello_from_line(hello).board == "pi-1"
+
+
+def test_a_host_that_hangs_up_at_the_hello_leaves_no_error(home: Home) -> None:
+    with running_agent(home):
+        replies = io.BytesIO()
+
+        code = session_start.serve(str(home.path), io.BytesIO(b""), replies)
+
+    assert code == 0
+    assert hello_from_line(replies.getvalue()).running
