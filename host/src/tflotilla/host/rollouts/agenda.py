@@ -13,7 +13,9 @@ from tflotilla.host.rollouts.rollout import BoardPhase
 if TYPE_CHECKING:
     from tflotilla.host.rollouts.rollout import BoardProgress, Rollout
 
-_P = BoardPhase
+# Looked up once: that of an enumeration's member costs as much as all the rest of a look.
+_QUEUED, _PUSHING = BoardPhase.QUEUED, BoardPhase.PUSHING
+_SERVING, _UNDOING = BoardPhase.SERVING, BoardPhase.UNDOING
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +38,13 @@ class Agenda:
     #: When the next of those that wait is due.
     wakes_at: float | None = None
 
+    def put(self, name: str, due: list[str], at: float, now: float) -> None:
+        """Add a board to those that are due, or note when it will be."""
+        if at <= now:
+            due.append(name)
+        else:
+            self.wait(at)
+
     def wait(self, until: float) -> None:
         """Note a time to come."""
         if self.wakes_at is None or until < self.wakes_at:
@@ -43,33 +52,38 @@ class Agenda:
 
 
 def look(rollout: Rollout, now: float) -> Agenda:
-    """Look at every board that is not settled."""
+    """Look at every board that is not settled. The commonest comes first: of 10,000 boards most wait for a slot."""
     agenda = Agenda()
-    boards, current, soak_s = rollout.boards, rollout.wave, rollout.plan.policy.soak_s
+    boards, current = rollout.boards, rollout.wave
+    soak_s, resumed_at = rollout.plan.policy.soak_s, rollout.resumed_at
+    fresh, awaited = agenda.fresh, 0
     for name, wave in rollout.open.items():
         board = boards[name]
         phase = board.phase
-        if board.undo or phase is _P.PUSHING or phase is _P.UNDOING:
+        if phase is _QUEUED and board.error is None and not board.undo:
+            awaited += wave == current
+            if board.again_at <= now:
+                fresh.append(name)
+            else:
+                agenda.wait(board.again_at)
+        elif phase is _SERVING and not board.undo:
+            agenda.put(name, agenda.soaked, max(board.since or 0.0, resumed_at) + soak_s, now)
+        elif phase is _UNDOING:
             agenda.moving = True
-        if phase is _P.SERVING and not board.undo:
-            until, due = listened_since(rollout, board) + soak_s, agenda.soaked
-        elif phase is _P.UNDOING:
-            continue
         elif board.undo:
-            until, due = board.again_at, agenda.undo
+            agenda.moving = True
+            agenda.put(name, agenda.undo, board.again_at, now)
         elif board.error is not None:
             # Missed once: it holds nobody up any more, even while it is tried again.
             agenda.off[wave] = agenda.off.get(wave, 0) + 1
-            until, due = board.again_at, agenda.again
+            if phase is _PUSHING:
+                agenda.moving = True
+            else:
+                agenda.put(name, agenda.again, board.again_at, now)
         else:
-            agenda.awaited += wave == current
-            until, due = board.again_at, agenda.fresh
-        if phase is _P.PUSHING:
-            continue
-        if until <= now:
-            due.append(name)
-        else:
-            agenda.wait(until)
+            agenda.moving = True
+            awaited += wave == current
+    agenda.awaited = awaited
     return agenda
 
 

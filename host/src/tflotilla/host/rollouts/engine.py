@@ -202,10 +202,12 @@ def under_way(rollout: Rollout, claim: Claimed | UndoClaimed) -> bool:
 
 def at_rest(rollout: Rollout) -> bool:
     """Whether nothing is under way and nothing follows by itself: the conductor may go home."""
-    busy = any(is_moving(rollout.boards[board]) for board in rollout.open)
+    if not rollout.status.over:
+        return False
+    open_boards = [rollout.boards[name] for name in rollout.open]
     if rollout.status is Status.ABORTED:
-        busy = any(rollout.boards[board].phase in (_P.PUSHING, _P.UNDOING) for board in rollout.open)
-    return rollout.status.over and not busy
+        return not any(board.phase in (_P.PUSHING, _P.UNDOING) for board in open_boards)
+    return not any(map(is_moving, open_boards))
 
 
 # What follows
