@@ -254,20 +254,23 @@ class LabelStatistics:
     """Counts labels and averages their scores over a window; holds one entry per label seen."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._sums: dict[str, float] = {}
+        #: Label → count and sum of scores: looked up once for both, beside an invoke that counts.
+        self._labels: dict[str, list[float]] = {}
 
     def add(self, label: str, score: float) -> None:
         """Count one winner."""
-        self._counts[label] = self._counts.get(label, 0) + 1
-        self._sums[label] = self._sums.get(label, 0.0) + score
+        try:
+            entry = self._labels[label]
+        except KeyError:
+            entry = self._labels[label] = [0, 0.0]
+        entry[0] += 1
+        entry[1] += score
 
     def take(self) -> tuple[LabelCount, ...]:
         """Return the window, most frequent first, and begin the next."""
         taken = tuple(
-            LabelCount(label=label, count=count, mean_score=self._sums[label] / count)
-            for label, count in sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+            LabelCount(label=label, count=int(count), mean_score=total / count)
+            for label, (count, total) in sorted(self._labels.items(), key=lambda item: (-item[1][0], item[0]))
         )
-        self._counts.clear()
-        self._sums.clear()
+        self._labels.clear()
         return taken
