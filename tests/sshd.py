@@ -150,6 +150,8 @@ class Sshd:
     #: The board's PATH behind `bin`; takes effect at the next start.
     system_path: str = _SYSTEM_PATH
     user: str = field(default_factory=getpass.getuser)
+    #: What sshd's command begins with: it may run in namespaces.
+    inside: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -178,7 +180,7 @@ class Sshd:
         config.write_text(self._config())
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [binary(), "-D", "-e", "-f", str(config)],
+                [*self.inside, binary(), "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
