@@ -9,6 +9,7 @@ What it does NOT do: retry later, or decide anything about the rollout (`engine`
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tflotilla.host.fleet import push, throttle, tuned
 from tflotilla.host.fleet.inventory import Fleet
 from tflotilla.host.rollouts.jobs import JobProgress, JobResult
 from tflotilla.shared.contract import errors
-from tflotilla.shared.contract.errors import ConflictError, InputError, TflotillaError
+from tflotilla.shared.contract.errors import ConflictError, InputError, TflotillaError, UnreachableError
 from tflotilla.shared.contract.manifest import MANIFEST, MODEL, SIGNATURE
 
 if TYPE_CHECKING:
@@ -36,19 +37,20 @@ _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 def perform(job: Job, tell: Callable[[JobProgress], None] = lambda _progress: None) -> JobResult:
     """Do a job and return what became of it; raises nothing but what ends the process."""
+    line = _Line()
     try:
         fleet = _DESK.fleet(Path(job.fleet_file))
-        return _push(job, fleet, tell) if job.kind == "push" else _undo(job, fleet, tell)
+        return _push(job, fleet, tell, line) if job.kind == "push" else _undo(job, fleet, tell, line)
     except Exception as error:  # noqa: BLE001 - one bad board never stops the others
-        return failed(job, error)
+        return failed(job, error, begun=line.asked(error))
 
 
-def failed(job: Job, error: Exception) -> JobResult:
+def failed(job: Job, error: Exception, *, begun: bool = True) -> JobResult:
     """Return the result of a job that raised; what is no TflotillaError is a bug of ours, and says so."""
     if not isinstance(error, TflotillaError):
         error = TflotillaError(f"{job.board}: a bug of tflotilla: {type(error).__name__}: {error}")
     wire = errors.to_wire(error)
-    return JobResult(job=job, error=wire["error"], detail=one_line(wire["message"]))
+    return JobResult(job=job, error=wire["error"], detail=one_line(wire["message"]), begun=begun)
 
 
 def one_line(text: str) -> str:
@@ -58,8 +60,27 @@ def one_line(text: str) -> str:
     return shown if len(shown) <= _LONGEST_DETAIL else shown[: _LONGEST_DETAIL - 1] + "…"
 
 
-def _push(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None]) -> JobResult:
+class _Line:
+    """Knows whether a board can have been asked for anything."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self._broke = False
+
+    def pause(self, seconds: float) -> None:
+        """Wait for the next attempt: `push` does that only after one that was connected."""
+        self._broke = True
+        time.sleep(seconds)
+
+    def asked(self, error: Exception) -> bool:
+        """Whether it can have been, when it ended in that error."""
+        never_connected = isinstance(error, UnreachableError) and not self._broke
+        return self.used and not never_connected
+
+
+def _push(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None], line: _Line) -> JobResult:
     bundle, advise = _DESK.bundle(fleet, job)
+    line.used = True
 
     def on_status(status: DeploymentStatus) -> None:
         text = f"{status.state.value}: {status.detail}" if status.detail else status.state.value
@@ -77,6 +98,7 @@ def _push(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None]) -> JobRes
         deployment=job.deployment,
         shadow=job.shadow,
         limit=_DESK.limit(job.limit_rate),
+        pause=line.pause,
     )
     return JobResult(
         job=job,
@@ -89,12 +111,14 @@ def _push(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None]) -> JobRes
     )
 
 
-def _undo(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None]) -> JobResult:
+def _undo(job: Job, fleet: Fleet, tell: Callable[[JobProgress], None], line: _Line) -> JobResult:
+    line.used = True
     outcome = push.undo(
         job.board,
         fleet,
         bundle=job.bundle,
         deployment=job.deployment,
+        pause=line.pause,
         on_status=lambda status: tell(JobProgress(board=job.board, text=one_line(f"undo: {status.state.value}"))),
     )
     return JobResult(

@@ -48,12 +48,20 @@ CLAIM_S = 30.0
 _LOOK_EVERY_S = 2.0
 #: A job that no worker takes for so long is one that could not be done now.
 PATIENCE_S = 600.0
+#: A message may be in the hands of a worker that died before it began: so often there is another one.
+REMIND_S = 30.0
 _AWAY_S = 300.0
 _MOST_LOSSES = 3
 _LONGEST_WAIT_S = 10.0
 _KEPT_S = 7 * 86400
 _MOST_PROGRESS = 1000
 _TRIES, _PAUSE_S = 12, 5.0
+#: Marks a ticket as used, if it is still this one: from then on a job without a claim is one whose worker died.
+_USE_TICKET = """
+local ticket = redis.call('get', KEYS[1])
+if ticket == ARGV[1] or ticket == ARGV[2] then return redis.call('set', KEYS[1], ARGV[2], 'KEEPTTL') end
+"""
+_USED = ":used"
 #: Gives a claim back, if it is still this one's.
 _GIVE_BACK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
@@ -100,8 +108,10 @@ class _Pending:
     job: Job
     nonce: str
     since: float
-    running: bool = False
+    reminded: float
     withdrawn: bool = False
+    #: A worker was seen at it.
+    begun: bool = False
     losses: int = 0
 
 
@@ -114,6 +124,7 @@ class CeleryExecutor:
         *,
         forks: int,
         patience_s: float = PATIENCE_S,
+        remind_s: float = REMIND_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -121,6 +132,7 @@ class CeleryExecutor:
         self._store = _Store(broker)
         self._forks = forks
         self._patience_s = patience_s
+        self._remind_s = remind_s
         self._clock = clock
         self._sleep = sleep
         self._pending: dict[str, _Pending] = {}
@@ -194,8 +206,11 @@ class CeleryExecutor:
     def _hand_out(self, job: Job, *, losses: int) -> _Pending:
         nonce = os.urandom(8).hex()
         self._store.redis.set(_ticket_key(job.key), nonce, ex=_TICKET_S)
+        self._send(job, nonce)
+        return _Pending(job=job, nonce=nonce, since=self._clock(), reminded=self._clock(), losses=losses)
+
+    def _send(self, job: Job, nonce: str) -> None:
         self._store.app.send_task(TASK, args=[codec.encode(job), nonce], task_id=job.key, ignore_result=True)
-        return _Pending(job=job, nonce=nonce, since=self._clock(), losses=losses)
 
     def _fetch(self, *, timeout_s: float) -> None:
         """Take in the results that are there; wait for one at most that long."""
@@ -230,28 +245,36 @@ class CeleryExecutor:
         self._fetch(timeout_s=0)
         for pending, ticket, claim in zip(looked_at, states[::2], states[1::2], strict=True):
             if pending.job.key in self._pending:
-                self._look_after_one(pending, has_ticket=ticket == pending.nonce.encode(), claimed=claim is not None)
+                self._look_after_one(pending, (ticket or b"").decode(), claimed=claim is not None)
 
-    def _look_after_one(self, pending: _Pending, *, has_ticket: bool, claimed: bool) -> None:
+    def _look_after_one(self, pending: _Pending, ticket: str, *, claimed: bool) -> None:
         job = pending.job
-        if has_ticket:
+        used = ticket == pending.nonce + _USED
+        valid = used or ticket == pending.nonce
+        pending.begun = pending.begun or used or claimed
+        if valid:
             self._store.redis.expire(_ticket_key(job.key), _TICKET_S)
         if claimed:
-            pending.running = True
-        elif pending.withdrawn:
+            return
+        if pending.withdrawn:
             message = f"{job.board}: no worker took the job within {self._patience_s / 60:.0f} minutes; is one running?"
-            self._end(pushing.failed(job, UnreachableError(message)))
-        elif pending.running and pending.losses + 1 >= _MOST_LOSSES:
+            self._end(pushing.failed(job, UnreachableError(message), begun=pending.begun))
+        elif used and pending.losses + 1 >= _MOST_LOSSES:
             self._store.redis.delete(_ticket_key(job.key))
             message = f"{job.board}: {_MOST_LOSSES} workers died doing this job; the last words are in their logs"
             self._end(pushing.failed(job, TflotillaError(message)))
-        elif pending.running or not has_ticket:
-            losses = pending.losses + (1 if pending.running else 0)
-            self._pending[job.key] = self._hand_out(job, losses=losses)
+        elif used or not valid:
+            again = self._hand_out(job, losses=pending.losses + (1 if used else 0))
+            again.begun = pending.begun
+            self._pending[job.key] = again
         elif self._clock() - pending.since > self._patience_s:
-            # Judged next time: a worker may have seen the ticket before it went, and then shows a claim.
+            # Judged next time: a worker may have used the ticket before it went, and then shows a claim.
             self._store.redis.delete(_ticket_key(job.key))
             pending.withdrawn = True
+        elif self._clock() - pending.reminded > self._remind_s:
+            # Whoever finds the first one too drops this: they have one ticket.
+            self._send(job, pending.nonce)
+            pending.reminded = self._clock()
 
 
 class _Worker:
@@ -278,8 +301,8 @@ class _Worker:
                 # Another one is at it. If that one dies, this message may be the only one left.
                 raise task.retry(countdown=_PAUSE_S, max_retries=None)
             raise Ignore
-        # The claim first, then the look at the ticket. Who withdraws does it the other way round: one sees the other.
-        if not self._wanted(job, nonce):
+        # The claim first, then the ticket: who withdraws it, and sees no claim later, knows that nobody began.
+        if not self._use(job, nonce):
             self._insist(lambda: self._store.redis.eval(_GIVE_BACK, 1, claim, mine))
             raise Ignore
         self._hold(claim)
@@ -296,7 +319,11 @@ class _Worker:
 
     def _wanted(self, job: Job, nonce: str) -> bool:
         found = self._insist(lambda: self._store.redis.get(_ticket_key(job.key)))
-        return bool(found == nonce.encode())
+        return found in (nonce.encode(), (nonce + _USED).encode())
+
+    def _use(self, job: Job, nonce: str) -> bool:
+        key = _ticket_key(job.key)
+        return bool(self._insist(lambda: self._store.redis.eval(_USE_TICKET, 1, key, nonce, nonce + _USED)))
 
     def _deliver(self, job: Job, result: JobResult) -> None:
         document = codec.encode(result)
