@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tflotilla.host.fleet import environments, layers
+from tflotilla.host.fleet import environments, layers, pool
 from tflotilla.host.fleet.environments import Installed, RuntimeChoice, System, Target
 from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError
@@ -186,6 +186,19 @@ def test_a_damaged_cache_is_built_again_and_never_sent(cache: Path) -> None:
     assert after == before
     assert after.archive.read_bytes()[:2] == b"\x1f\x8b"
     assert cache.exists()
+
+
+def test_many_boards_at_once_have_their_environment_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFLOTILLA_CACHE", str(tmp_path / "a cache of its own"))
+    target = Target(requirements="armv7l", python="3.11", platform="armv7l-manylinux_2_36")
+    steps: list[str] = []
+
+    found = pool.run(
+        [f"pi-{number}" for number in range(12)], lambda _name: layers.environment(target, on_step=steps.append)
+    )
+
+    assert len({result.value for result in found}) == 1
+    assert [step for step in steps if step.startswith("building")] == [f"building the environment {target}"]
 
 
 def test_packages_that_no_index_has_are_one_line(cache: Path) -> None:

@@ -193,23 +193,31 @@ def test_a_launcher_without_environment_says_what_to_do(tmp_path: Path) -> None:
     assert "board bootstrap" in done.stderr
 
 
-def test_the_shipped_unit_is_the_one_that_bootstrap_writes() -> None:
-    shipped = Path(__file__).resolve().parents[3] / "deploy" / "systemd" / layout.SYSTEMD_UNIT
+@pytest.mark.parametrize(
+    ("name", "text"), [(layout.SYSTEMD_UNIT, systemd.UNIT), (layout.UPGRADE_UNIT, systemd.UPGRADE)]
+)
+def test_the_shipped_units_are_those_that_bootstrap_writes(name: str, text: str) -> None:
+    shipped = Path(__file__).resolve().parents[3] / "deploy" / "systemd" / name
 
-    assert shipped.read_text() == systemd.UNIT
+    assert shipped.read_text() == text
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "unit_text"), [(layout.SYSTEMD_UNIT, systemd.UNIT), (layout.UPGRADE_UNIT, systemd.UPGRADE)]
+)
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, name: str, unit_text: str) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
     # The program it names is on boards, not here.
-    text = systemd.UNIT.replace(f"{layout.SYSTEM_HOME}/{layout.LAUNCHER} run", "/bin/true run")
-    unit = tmp_path / layout.SYSTEMD_UNIT
+    text = unit_text
+    for program in (layout.LAUNCHER, layout.UPGRADER):
+        text = text.replace(f"{layout.SYSTEM_HOME}/{program} run", "/bin/true run")
+    unit = tmp_path / name
     unit.write_text(text)
 
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
 
-    complaints = [line for line in done.stderr.splitlines() if layout.SYSTEMD_UNIT in line]
+    complaints = [line for line in done.stderr.splitlines() if name in line]
     assert complaints == []
 
 
