@@ -88,3 +88,15 @@ def test_a_piped_table_cuts_nothing_short_and_drops_no_column(capsys: pytest.Cap
     assert header.split() == ["board", "reachable", "last", "problem"]
     assert first.split() == ["pi-1", "yes", "-"]
     assert second.split() == ["pi-2", "no", *long.split()]
+
+
+def test_ten_thousand_rows_look_as_rich_would_write_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[f"pi-{number}", "x" * (number % 7), str(number)] for number in range(3)]
+
+    output.emit_table("t", ("board", "what is it", "n"), rows, right=("n",))
+    plain = capsys.readouterr().out
+    output.emit_table("t", ("board", "what is it", "n"), [*rows, ["日", "", ""]], right=("n",))
+    drawn = capsys.readouterr().out
+
+    assert " board  what is it  n \n pi-0               0 \n" == plain[:46]
+    assert drawn.splitlines()[:4] == plain.splitlines()
