@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tflotilla.host.rollouts import engine
 from tflotilla.host.rollouts.events import (
@@ -115,6 +115,12 @@ def heard(*boards: str, **fields: Any) -> dict[str, Mapping[str, Evidence]]:  # 
     return {board: {OLD: report(since=0.0, until=T0), NEW: report(**fields)} for board in boards}
 
 
+#: What is heard of every board while the old bundle serves.
+BEFORE: Mapping[str, Mapping[str, Evidence]] = {
+    chr(code): {OLD: report(since=0.0, until=T0)} for code in range(ord("a"), ord("z"))
+}
+
+
 def settle(
     rollout: Rollout, evidence: Mapping[str, Mapping[str, Evidence]], *, now: float, free: int = 100
 ) -> tuple[Rollout, list[Event]]:
@@ -132,6 +138,39 @@ def settle(
 def kinds(events: list[Event] | tuple[Event, ...]) -> list[str]:
     """Return what happened, in words: `Claimed a`."""
     return [f"{type(event).__name__} {getattr(event, 'board', '')}".strip() for event in events]
+
+
+#: The policy of most stories.
+POLICY = Policy(baseline_s=0, soak_s=60, success=0.9, error=0.1)
+E = TypeVar("E")
+
+
+def begin(*sizes: int, **policy: Any) -> Rollout:  # noqa: ANN401 - of Policy
+    """Return a rollout of which nothing has happened yet."""
+    return engine.begin(plan(*sizes, policy=replace(POLICY, **policy)))
+
+
+def of_kind(kind: type[E], events: list[Event]) -> list[E]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def soaked(*sizes: int, **policy: Any) -> Rollout:  # noqa: ANN401 - of Policy
+    """Return a rollout whose first wave serves and soaks until T0 + 60."""
+    rollout, _told = settle(begin(*sizes, **policy), BEFORE, now=T0)
+    rollout = tell(rollout, *(deployed(name) for name in rollout.plan.waves[0].boards))
+    rollout, _told = settle(rollout, BEFORE, now=T0)
+    assert rollout.soak_until == T0 + 60
+    return rollout
+
+
+def converging() -> Rollout:
+    """Return a rollout all of whose waves passed, without board c."""
+    rollout, _told = settle(begin(3), BEFORE, now=T0)
+    rollout = tell(rollout, deployed("a"), deployed("b"), missed("c", T0 + 900))
+    rollout, _told = settle(rollout, BEFORE, now=T0)
+    rollout, _told = settle(rollout, heard(*"ab"), now=T0 + 60)
+    assert Status.CONVERGING is rollout.status
+    return rollout
 
 
 _BEGUN = (WaveBegan(wave=0), claimed("a"), deployed("a"))
