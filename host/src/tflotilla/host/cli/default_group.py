@@ -1,7 +1,7 @@
-"""A group of commands of which one needs no name: `tflotilla benchmark all` is `tflotilla benchmark run all`.
+"""Groups of commands, each imported when it is asked for: a function of a module `tflotilla.host.cli.<module>`.
 
-Each command is a module `tflotilla.host.cli.<module>` with a function of the command's name, imported when it is asked
-for. A first word that is a command is the command; whoever has a board of that name writes `run` before it.
+In a `DefaultGroup` one command needs no name: `tflotilla benchmark all` is `tflotilla benchmark run all`. A first word
+that is a command is the command; whoever has a board of that name writes `run` before it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     import click
 
 
-class DefaultGroup(typer.core.TyperGroup):
+class LazyGroup(typer.core.TyperGroup):
     """Subclasses name the commands: name → (module, function)."""
 
     commands_by_name: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    default: ClassVar[str] = "run"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of a first use."""
@@ -44,6 +43,12 @@ class DefaultGroup(typer.core.TyperGroup):
             refuse_repeats(command)
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
+
+
+class DefaultGroup(LazyGroup):
+    """A group whose command `default` needs no name."""
+
+    default: ClassVar[str] = "run"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default's name before arguments that name no command."""

@@ -28,6 +28,14 @@ def mebibytes(option: str, text: str | None) -> float | None:
     return None if found is None else found / (1 << 20)
 
 
+def bytes_per_second(option: str, text: str | None) -> float | None:
+    """Read a rate like `500kB`; a bare number is bytes per second. Raises UsageError."""
+    found = _read(option, None if text is None else text.removesuffix("/s"), _BYTES, bare="b", like="500kB or 1MB")
+    if found is not None and found < 1:
+        raise UsageError(f"{option} must be at least 1 byte per second")
+    return found
+
+
 def _read(
     option: str, text: str | None, units: dict[str, float] | dict[str, int], *, bare: str, like: str
 ) -> float | None:

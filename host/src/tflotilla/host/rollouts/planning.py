@@ -70,9 +70,10 @@ def _disposition(
     survey: Survey, manifest: Manifest, digest: str, check: Callable[[BoardFacts], Verdict]
 ) -> tuple[Disposition, str]:
     serving, error = survey.serving, survey.error
-    if serving is not None and serving.digest == digest:
+    # One that is off may have gone back by itself since: asked when it comes, it costs next to nothing.
+    if serving is not None and serving.digest == digest and error is None:
         return "current", "serves it already"
-    objection = _objection(survey, manifest, check)
+    objection = _objection(survey, manifest, digest, check)
     if objection is not None:
         return "incompatible", objection
     if error is not None:
@@ -82,7 +83,7 @@ def _disposition(
     return "ready", ""
 
 
-def _objection(survey: Survey, manifest: Manifest, check: Callable[[BoardFacts], Verdict]) -> str | None:
+def _objection(survey: Survey, manifest: Manifest, digest: str, check: Callable[[BoardFacts], Verdict]) -> str | None:
     serving = survey.serving
     if survey.error is not None and not isinstance(survey.error, (UnreachableError, BusyError)):
         # A wrong host key, no agent: a push would end the same way.
@@ -90,7 +91,9 @@ def _objection(survey: Survey, manifest: Manifest, check: Callable[[BoardFacts],
     verdict = None if survey.facts is None else check(survey.facts)
     if verdict is not None and not verdict.ok:
         return str(verdict)
-    if serving is not None and serving.name == manifest.name and manifest.release <= serving.release:
+    if serving is None or serving.digest == digest or serving.name != manifest.name:
+        return None
+    if manifest.release <= serving.release:
         return (
             f"release {manifest.release} is not newer than {_title(serving)} with release {serving.release}"
             " (`tflotilla rollback` goes back)"

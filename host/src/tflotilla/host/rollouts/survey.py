@@ -37,7 +37,7 @@ def ask(name: str, fleet: Fleet) -> Survey:
     with ssh.connect(name, entry, fleet) as link, sessions.open_session(link, entry.install) as session:
         hello = session.hello
         session.bye()
-    fleet.save_facts(name, hello.facts)
+    fleet.save_hello(name, hello)
     if not hello.running:
         message = f"{name}: its agent doesn't run; `tflotilla board bootstrap {name}` starts it"
         raise BoardError(message)
@@ -58,4 +58,6 @@ def ask_many(
 
 def remembered(name: str, fleet: Fleet, error: TflotillaError | None = None) -> Survey:
     """Return what is known of a board without asking it."""
-    return Survey(board=name, facts=fleet.facts(name), error=error)
+    known = fleet.known([name])[name]
+    serving, previous = known.contact.serving, known.contact.previous
+    return Survey(board=name, facts=known.facts, serving=serving, previous=previous, error=error)

@@ -18,7 +18,8 @@
     ├── ConflictError        11   the release is not newer, nothing to roll back to, a rollout is conducted elsewhere
     │   └── BusyError             something else is going on there; it will be over
     ├── ConversionError      12   the model can't be expressed in the requested scheme or runtime
-    └── RegressionError      13   a benchmark is worse than the one it was held against
+    ├── RegressionError      13   a benchmark is worse than the one it was held against
+    └── HaltedError          14   a rollout was stopped: its gates failed, or too many boards did
 
 Exit code 1 is kept for "some boards failed, with different errors", 70 for a bug of ours and 130 for Ctrl-C.
 Foreign exceptions are translated where they enter, and chained.
@@ -129,6 +130,12 @@ class RegressionError(TflotillaError):
     """A benchmark is worse than the one it was held against."""
 
     exit_code: ClassVar[int] = 13
+
+
+class HaltedError(TflotillaError):
+    """A rollout was stopped by its gates or its error threshold."""
+
+    exit_code: ClassVar[int] = 14
 
 
 def _tree(root: type[TflotillaError]) -> dict[str, type[TflotillaError]]:

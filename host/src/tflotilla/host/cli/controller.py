@@ -1,0 +1,115 @@
+"""`tflotilla controller`: carries every rollout on by itself, for boards that come and go."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tflotilla.host.cli import output
+from tflotilla.host.cli import rollout_options as options
+from tflotilla.host.cli.rollout_conduct import FleetOption  # noqa: TC001 - typer reads it
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+    from typing import NoReturn
+
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.rollout import Rollout
+
+_TICK_S = 0.5
+_BROKER_AGAIN_S = 5.0
+
+
+def controller(
+    once: Annotated[
+        bool, typer.Option("--once", help="One sweep: do what can be done now, then end. For cron.")
+    ] = False,
+    forks: options.Forks = None,
+    limit_rate: options.LimitRate = None,
+    fleet: FleetOption = None,
+) -> None:
+    """Conduct every rollout that nobody else conducts: waves, gates, boards that come back, and undoing.
+
+    A board that was off is served when it says that it is there (its birth message), or at the next try. It may be
+    stopped and killed at any moment and goes on where it was; several may run, each rollout has one conductor.
+
+    Example: tflotilla controller
+
+    Exit codes: 0 stopped, or the sweep is done; 3 fleet.toml or the journal; 10 the broker refuses us.
+    """
+    from tflotilla.host.cli import quantities
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts import database
+
+    loaded = Fleet.load(fleet)
+    rate = quantities.bytes_per_second("--limit-rate", limit_rate)
+    journal = database.open_journal(database.url_of(loaded), tell=output.note)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        _serve(loaded, journal, once=once, forks=forks, limit_rate=rate)
+    except KeyboardInterrupt:
+        output.note("stopped; rollouts stand where they are")
+    finally:
+        journal.close()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _serve(fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, limit_rate: float | None) -> None:
+    from tflotilla.host.cli import rollout_words
+    from tflotilla.host.cli.rollout_conduct import executors, telemetry
+    from tflotilla.host.rollouts.controller import Controller
+    from tflotilla.shared.contract.errors import BrokerError
+
+    def on_events(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
+        for each in recorded:
+            line = rollout_words.event_line(each.event, rollout.plan)
+            if line is not None:
+                typer.echo(f"{time.strftime('%H:%M:%S')} {rollout.plan.rollout}  {line}")
+
+    def tell(line: str) -> None:
+        typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
+
+    while True:
+        try:
+            with telemetry(fleet) as (heard, hears):
+                conducting = Controller(
+                    journal,
+                    heard,
+                    executor=executors(fleet, forks),
+                    fleet_file=str(fleet.path),
+                    limit_rate=limit_rate,
+                    hears=hears,
+                    on_events=on_events,
+                    tell=tell,
+                )
+                try:
+                    tell(f"controller of {fleet.name}: {len(journal.rollouts())} rollouts known")
+                    _sweep(conducting, once=once)
+                    return
+                finally:
+                    conducting.close()
+        except BrokerError as error:
+            if once:
+                raise
+            # It comes back, and boards keep what they have to say.
+            tell(f"{error}; trying again in {_BROKER_AGAIN_S:.0f} s")
+            time.sleep(_BROKER_AGAIN_S)
+
+
+def _sweep(conducting: object, *, once: bool) -> None:
+    from tflotilla.host.rollouts.controller import Controller
+
+    assert isinstance(conducting, Controller)  # noqa: S101 - imported late
+    while True:
+        conducting.look_around()
+        conducting.tick(timeout_s=_TICK_S)
+        if once and conducting.rests():
+            return

@@ -1,0 +1,328 @@
+"""`tflotilla rollout resume`, `retry` and `rollback`, and the loop that carries a rollout out while a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tflotilla.host.cli import output
+from tflotilla.host.cli import rollout_options as options
+from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts.events import Event
+    from tflotilla.host.rollouts.jobs import Executor, JobProgress
+    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.rollout import Rollout
+    from tflotilla.host.rollouts.watcher import Telemetry
+
+_TICK_S = 0.25
+_SOME_FAILED = 1
+
+Name = Annotated[str | None, typer.Argument(metavar="[ROLLOUT]", help="Its name; default: the newest.")]
+FleetOption = Annotated[
+    Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def resume(
+    rollout: Name = None,
+    forks: options.Forks = None,
+    limit_rate: options.LimitRate = None,
+    fleet: FleetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a rollout: after a pause, after its command was killed, or once more for boards that were off.
+
+    Fit for cron: what was done is not done again, and it ends when only boards are left that are off.
+
+    Example: tflotilla rollout resume
+
+    Exit codes: as `rollout start`; 11 somebody else conducts it, or it is over.
+    """
+    with opened(fleet) as (loaded, journal):
+        name = _named(journal, rollout)
+        found = _load(journal, name)
+        if found.status.over:
+            hint = f"; `tflotilla rollout retry {name}` tries boards that failed" if found.status == "halted" else ""
+            reason = f": {found.reason}" if found.reason else ""
+            raise ConflictError(f"{name} is {found.status.value}{reason}; there is nothing to go on with{hint}")
+        if found.status == "paused":
+            _say(journal, name, "resume", _event("Resumed"))
+        else:
+            _audit(journal, name, "resume")
+    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json)
+
+
+def retry(
+    rollout: Name = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="SELECTOR", help="Of the boards that failed, only these.")
+    ] = None,
+    forks: options.Forks = None,
+    limit_rate: options.LimitRate = None,
+    fleet: FleetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try boards that failed once more; a rollout that halted goes on where it stopped.
+
+    Example: tflotilla rollout retry --only pi-7
+
+    Exit codes: as `rollout start`; 11 nothing failed.
+    """
+    from tflotilla.host.rollouts.events import Retried
+    from tflotilla.host.rollouts.rollout import BoardPhase
+
+    with opened(fleet) as (loaded, journal):
+        name = _named(journal, rollout)
+        found = _load(journal, name)
+        picked = set(loaded.select(only)) if only is not None else set(found.boards)
+        failed = (BoardPhase.FAILED, BoardPhase.UNDONE, BoardPhase.STUCK)
+        boards = tuple(
+            board for board, progress in found.boards.items() if progress.phase in failed and board in picked
+        )
+        if not boards:
+            raise ConflictError(f"{name}: no board of it failed{'' if only is None else f' among {only}'}")
+        _say(journal, name, "retry", Retried(boards=boards))
+    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json)
+
+
+def rollback(
+    rollout: Name = None,
+    forks: options.Forks = None,
+    fleet: FleetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring every board of a rollout back to what it served before.
+
+    Boards on which another bundle serves by now are left alone; boards that are off are brought back when they come.
+
+    Example: tflotilla rollout rollback birds-2.0.0-7f3a
+
+    Exit codes: 0 every board that was reached went back, 1 some couldn't, 2 usage, 3 fleet.toml, 11 it was rolled back.
+    """
+    from tflotilla.host.rollouts.rollout import Status
+
+    with opened(fleet) as (loaded, journal):
+        name = _named(journal, rollout)
+        found = _load(journal, name)
+        if found.status is Status.ROLLED_BACK:
+            raise ConflictError(f"{name} is rolled back already")
+        _say(journal, name, "rollback", _event("RollbackAsked"))
+        conductor = journal.conductor(name, at=time.time())
+    if conductor is not None:
+        output.note(f"{name}: {conductor} conducts it and rolls it back; `tflotilla rollout status {name}` shows it")
+        return
+    conduct(loaded, name, forks=forks, limit_rate=None, as_json=as_json, asked_back=True)
+
+
+def conduct(
+    fleet: Fleet,
+    name: str,
+    *,
+    forks: int | None,
+    limit_rate: float | None,
+    as_json: bool,
+    asked_back: bool = False,
+) -> None:
+    """Carry one rollout out until it is over, or waits for a person or for boards that are off; then say where it is.
+
+    Raises:
+        BusyError: somebody else conducts it.
+        HaltedError: its gates stopped it.
+        typer.Exit: single boards failed.
+
+    """
+    from tflotilla.host.cli import rollout_words
+    from tflotilla.host.rollouts import database, register
+    from tflotilla.host.rollouts.controller import Controller
+
+    journal = database.open_journal(database.url_of(fleet), tell=output.note)
+    rollout: Rollout | None = None
+    try:
+        with telemetry(fleet) as (heard, hears), _shown(as_json=as_json) as say:
+
+            def on_events(after: Rollout, recorded: Sequence[Recorded]) -> None:
+                for each in recorded:
+                    line = rollout_words.event_line(each.event, after.plan)
+                    if line is not None:
+                        say.line(line)
+
+            controller = Controller(
+                journal,
+                heard,
+                executor=executors(fleet, forks),
+                fleet_file=str(fleet.path),
+                limit_rate=limit_rate,
+                hears=hears,
+                on_events=on_events,
+                tell=say.line,
+            )
+            try:
+                rollout = _until_it_rests(controller, name, say)
+            except KeyboardInterrupt:
+                output.note(f"{name} stands where it is; `tflotilla rollout resume {name}` goes on")
+                raise
+            finally:
+                controller.close()
+        rollout = register.load(journal, name)
+    except BusyError as error:
+        _audit(journal, name, "busy", reason=str(error))
+        raise
+    finally:
+        journal.close()
+    _finish(rollout, as_json=as_json, asked_back=asked_back)
+
+
+def _until_it_rests(controller: object, name: str, say: _Say) -> Rollout:
+    from tflotilla.host.cli import rollout_words
+    from tflotilla.host.rollouts.controller import Controller
+
+    assert isinstance(controller, Controller)  # noqa: S101 - imported late
+    rollout = controller.conduct(name)
+    while controller.conducts(name):
+        told = controller.tick(timeout_s=_TICK_S)
+        rollout = controller.rollout(name) or rollout
+        say.progress(rollout_words.headline(rollout, now=time.time()), told)
+        if controller.rests(name):
+            break
+    return rollout
+
+
+class _Say:
+    """What a person sees meanwhile: lines of what happened, and on a terminal where it stands."""
+
+    def __init__(self, *, write: Callable[[str], None], update: Callable[[str], None]) -> None:
+        self._write = write
+        self._update = update
+        self._bytes: dict[str, tuple[int, int]] = {}
+        self._doing: dict[str, str] = {}
+
+    def line(self, text: str) -> None:
+        """Say that something happened."""
+        self._write(text)
+
+    def progress(self, headline: str, told: Sequence[JobProgress]) -> None:
+        """Say where it stands."""
+        for each in told:
+            if each.sent is not None and each.total is not None:
+                self._bytes[each.board] = each.sent, each.total
+            if each.text:
+                self._doing[each.board] = each.text
+        sent = sum(done for done, _total in self._bytes.values())
+        total = sum(whole for _done, whole in self._bytes.values())
+        transferred = f"  {sent / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
+        busy = ", ".join(f"{board} {text.partition(':')[0]}" for board, text in list(self._doing.items())[-3:])
+        self._update(f"{headline}{transferred}{f'  {busy}' if busy else ''}")
+
+
+@contextlib.contextmanager
+def _shown(*, as_json: bool) -> Iterator[_Say]:
+    if not output.notes().is_terminal:
+        # With --json the result alone is on stdout.
+        yield _Say(write=output.note if as_json else typer.echo, update=lambda _text: None)
+        return
+    with output.progress("") as update:
+        yield _Say(write=output.note, update=update)
+
+
+def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool) -> None:
+    from tflotilla.host.cli import rollout_status
+    from tflotilla.host.rollouts.rollout import BoardPhase, Status
+
+    rollout_status.show(rollout, as_json=as_json, conductor=None, boards=False)
+    stopped = rollout.status in (Status.HALTED, Status.ROLLING_BACK, Status.ROLLED_BACK)
+    if stopped and not asked_back and rollout.reason:
+        raise HaltedError(f"{rollout.plan.rollout} was stopped: {rollout.reason}")
+    bad = (BoardPhase.FAILED, BoardPhase.STUCK)
+    failed = [board for board, progress in rollout.boards.items() if progress.phase in bad or progress.misbehaved]
+    if failed:
+        output.complain(f"{len(failed)} of {len(rollout.boards)} boards failed: {', '.join(failed[:8])}")
+        raise typer.Exit(_SOME_FAILED)
+
+
+@contextlib.contextmanager
+def opened(path: Path | None) -> Iterator[tuple[Fleet, Journal]]:
+    """Load the fleet and open its journal for the time of the block."""
+    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts import database
+
+    fleet = Fleet.load(path)
+    journal = database.open_journal(database.url_of(fleet), tell=output.note)
+    try:
+        yield fleet, journal
+    finally:
+        journal.close()
+
+
+@contextlib.contextmanager
+def telemetry(fleet: Fleet) -> Iterator[tuple[Telemetry, Callable[[], bool]]]:
+    """Listen to the fleet for the time of the block; yield where reports come from, and whether they can come now."""
+    from tflotilla.host.rollouts.watcher import Silence
+    from tflotilla.host.telemetry import mqtt
+    from tflotilla.shared.contract import topics
+
+    if fleet.mqtt is None:
+        yield Silence(), lambda: True
+        return
+    with mqtt.connect(fleet.mqtt, folder=fleet.folder) as broker:
+        broker.subscribe(topics.every_board(fleet.name))
+        yield broker, lambda: broker.connected
+
+
+def executors(fleet: Fleet, forks: int | None) -> Callable[[], Executor]:
+    """Return what makes the executor that fleet.toml asks for."""
+    if fleet.rollouts.executor == "celery":
+        from tflotilla.host.rollouts.executors.celery import CeleryExecutor
+
+        return lambda: CeleryExecutor(fleet.rollouts.broker or "", forks=forks or fleet.rollouts.forks)
+    from tflotilla.host.rollouts.executors.threads import ThreadExecutor
+
+    return lambda: ThreadExecutor(forks=forks or fleet.rollouts.forks)
+
+
+def _named(journal: Journal, rollout: str | None) -> str:
+    from tflotilla.host.rollouts import register
+
+    return rollout or register.latest(journal)
+
+
+def _load(journal: Journal, name: str) -> Rollout:
+    from tflotilla.host.rollouts import register
+
+    return register.load(journal, name)
+
+
+def _event(kind: str) -> Event:
+    from tflotilla.host.rollouts import events
+
+    event: Event = getattr(events, kind)()
+    return event
+
+
+def _say(journal: Journal, name: str, action: str, event: Event) -> None:
+    """Write a person's word into the story and the audit log."""
+    from tflotilla.host.rollouts import register
+
+    _audit(journal, name, action)
+    journal.append(name, [event], by=register.person(), at=time.time())
+
+
+def _audit(journal: Journal, name: str, action: str, **detail: str) -> None:
+    from tflotilla.host.rollouts import register
+
+    journal.audit(action, by=register.person(), at=time.time(), rollout=name, detail=detail)
+
+
+def _rate(text: str | None) -> float | None:
+    from tflotilla.host.cli import quantities
+
+    return quantities.bytes_per_second("--limit-rate", text)

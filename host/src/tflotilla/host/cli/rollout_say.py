@@ -1,0 +1,96 @@
+"""`tflotilla rollout pause`, `approve` and `abort`: a person's word, which whoever conducts the rollout obeys."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tflotilla.host.cli.rollout_conduct import FleetOption, Name, opened
+from tflotilla.shared.contract.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from tflotilla.host.rollouts.events import Event
+    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.rollout import Rollout
+
+
+def pause(rollout: Name = None, fleet: FleetOption = None) -> None:
+    """Begin nothing new; pushes under way are finished. `resume` goes on.
+
+    Example: tflotilla rollout pause
+
+    Exit codes: 0 paused, 2 there is no such rollout, 3 fleet.toml, 11 it is over or paused.
+    """
+    from tflotilla.host.rollouts.events import Paused
+
+    with opened(fleet) as (_loaded, journal):
+        found = _found(journal, rollout)
+        if found.status.over or found.status == "paused":
+            raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
+        _say(journal, found, "pause", Paused())
+
+
+def approve(
+    rollout: Name = None,
+    wave: Annotated[
+        int | None, typer.Option("--wave", min=1, help="Which one, counted from 1; default: the one that waits.")
+    ] = None,
+    fleet: FleetOption = None,
+) -> None:
+    """Let a wave begin that waits for a person.
+
+    Example: tflotilla rollout approve birds-2.0.0-7f3a
+
+    Exit codes: 0 approved, 2 there is no such rollout or wave, 3 fleet.toml, 11 nothing waits for approval.
+    """
+    from tflotilla.host.rollouts.events import Approved
+
+    with opened(fleet) as (_loaded, journal):
+        found = _found(journal, rollout)
+        name, waves = found.plan.rollout, found.plan.waves
+        if wave is not None and wave > len(waves):
+            raise UsageError(f"{name} has {len(waves)} waves, there is no wave {wave}")
+        number = found.wave if wave is None else wave - 1
+        if found.status.over:
+            raise ConflictError(f"{name} is {found.status.value}; nothing waits for approval")
+        if number >= len(waves) or not waves[number].approval or number in found.approved or number < found.wave:
+            raise ConflictError(f"{name}: wave {min(number, len(waves) - 1) + 1} doesn't wait for approval")
+        _say(journal, found, "approve", Approved(wave=number))
+
+
+def abort(rollout: Name = None, fleet: FleetOption = None) -> None:
+    """End a rollout: boards that have the bundle keep it, no other board gets it. `rollback` brings them back.
+
+    Example: tflotilla rollout abort
+
+    Exit codes: 0 aborted, 2 there is no such rollout, 3 fleet.toml, 11 it is over.
+    """
+    from tflotilla.host.rollouts.events import Aborted
+
+    with opened(fleet) as (_loaded, journal):
+        found = _found(journal, rollout)
+        if found.status.over:
+            raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
+        _say(journal, found, "abort", Aborted())
+
+
+def _found(journal: Journal, rollout: str | None) -> Rollout:
+    from tflotilla.host.rollouts import register
+
+    return register.load(journal, rollout or register.latest(journal))
+
+
+def _say(journal: Journal, found: Rollout, action: str, event: Event) -> None:
+    from tflotilla.host.rollouts import register
+
+    name, by = found.plan.rollout, register.person()
+    journal.audit(action, by=by, at=time.time(), rollout=name, detail={})
+    journal.append(name, [event], by=by, at=time.time())
+    conductor = journal.conductor(name, at=time.time())
+    if conductor is None:
+        who = f"nobody conducts it now; `tflotilla rollout resume {name}` or the controller goes on"
+    else:
+        who = f"{conductor} obeys"
+    typer.echo(f"{name}: {action} is written down; {who}")
