@@ -13,7 +13,7 @@ import binascii
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
-from tflotilla.device import __version__, config, control, facts
+from tflotilla.device import __version__, control
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest, errors
 from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractError, TflotillaError
@@ -92,6 +92,8 @@ class _Session:
         return 0
 
     def _hello(self) -> Hello:
+        from tflotilla.device import config, facts
+
         settings = config.load(self._home.config)
         return Hello(
             schema=SCHEMA,
