@@ -48,7 +48,7 @@ def controller(
 
     loaded = Fleet.load(fleet)
     rate = quantities.bytes_per_second("--limit-rate", limit_rate)
-    journal = database.open_journal(database.url_of(loaded), tell=output.note)
+    journal = database.of_fleet(loaded, tell=output.note)
     signal.signal(signal.SIGTERM, _stop)
     try:
         _serve(loaded, journal, once=once, forks=forks, limit_rate=rate)

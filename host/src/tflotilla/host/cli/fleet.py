@@ -178,9 +178,13 @@ app.command("export")(fleet_export.export)
 
 def desired(fleet: Fleet) -> Mapping[str, Desired]:
     """Return which bundle each board should serve, by the rollouts' journal; boards of no rollout are missing."""
-    # The seam: the rollouts' journal is read here once rollouts are there.
-    del fleet
-    return {}
+    from tflotilla.host.rollouts import database, register
+
+    journal = database.of_fleet(fleet, tell=output.note)
+    try:
+        return register.desired(journal)
+    finally:
+        journal.close()
 
 
 def _groups(fleet: Fleet) -> dict[str, list[str]]:

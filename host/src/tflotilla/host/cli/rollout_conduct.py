@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output
+from tflotilla.host.cli import output, selecting
 from tflotilla.host.cli import rollout_options as options
 from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.rollouts.events import Event
@@ -27,10 +27,8 @@ _TICK_S = 0.25
 _SOME_FAILED = 1
 
 Name = Annotated[str | None, typer.Argument(metavar="[ROLLOUT]", help="Its name; default: the newest.")]
-FleetOption = Annotated[
-    Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+FleetOption = selecting.FleetFile
+JsonOption = selecting.Json
 
 
 def resume(
@@ -145,7 +143,7 @@ def conduct(
     from tflotilla.host.rollouts import database, register
     from tflotilla.host.rollouts.controller import Controller
 
-    journal = database.open_journal(database.url_of(fleet), tell=output.note)
+    journal = database.of_fleet(fleet, tell=output.note)
     rollout: Rollout | None = None
     try:
         with telemetry(fleet) as (heard, hears), _shown(as_json=as_json) as say:
@@ -256,7 +254,7 @@ def opened(path: Path | None) -> Iterator[tuple[Fleet, Journal]]:
     from tflotilla.host.rollouts import database
 
     fleet = Fleet.load(path)
-    journal = database.open_journal(database.url_of(fleet), tell=output.note)
+    journal = database.of_fleet(fleet, tell=output.note)
     try:
         yield fleet, journal
     finally:

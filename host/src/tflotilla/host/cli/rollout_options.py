@@ -51,9 +51,6 @@ Gate = Annotated[
     typer.Option("--gate", metavar="NAME=LIMIT", help="Another limit: latency_ratio=1.2, labels_psi=off, … See below."),
 ]
 Forks = Annotated[int | None, typer.Option("--forks", min=1, help="How many boards at once; default [rollouts] forks.")]
-Limit = Annotated[
-    str | None, typer.Option("--limit", metavar="COUNT|PATTERN", help="Of those boards, only so many, or these.")
-]
 LimitRate = Annotated[
     str | None, typer.Option("--limit-rate", help="Bytes per second for all boards together, like 500kB.")
 ]

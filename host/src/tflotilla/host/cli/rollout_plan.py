@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tflotilla.host.cli import rollout_options as options
+from tflotilla.host.cli import selecting
 
 if TYPE_CHECKING:
     from tflotilla.host.bundles.archive import Bundle
@@ -17,19 +18,12 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.policy import Policy
 
 _BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .tflb file or a bundle's folder.")]
-_SelectorArgument = Annotated[
-    str, typer.Argument(metavar="SELECTOR", help="all, pi-*, 'site=lab and arch=aarch64 and not offline'.")
-]
-_FleetOption = Annotated[
-    Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
-]
-_JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 _Cached = Annotated[bool, typer.Option("--cached", help="Ask no board; plan by what is remembered of them.")]
 
 
 def plan(
     bundle: _BundleArgument,
-    selector: _SelectorArgument,
+    selector: selecting.Selector,
     waves: options.Waves = "1,10%,50%,100%",
     soak: options.Soak = "60s",
     baseline: options.Baseline = "10s",
@@ -38,11 +32,11 @@ def plan(
     on_failure: options.OnFailure = "rollback",
     shadow: options.Shadow = 50,
     gate: options.Gate = None,
-    limit: options.Limit = None,
+    limit: selecting.Limit = None,
     forks: options.Forks = None,
     cached: _Cached = False,
-    fleet: _FleetOption = None,
-    as_json: _JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Show per board what a rollout would do and why: ready, current, incompatible, offline; bytes, time, wave.
 
@@ -78,7 +72,7 @@ def plan(
 
 def start(
     bundle: _BundleArgument,
-    selector: _SelectorArgument,
+    selector: selecting.Selector,
     waves: options.Waves = "1,10%,50%,100%",
     soak: options.Soak = "60s",
     baseline: options.Baseline = "10s",
@@ -87,15 +81,15 @@ def start(
     on_failure: options.OnFailure = "rollback",
     shadow: options.Shadow = 50,
     gate: options.Gate = None,
-    limit: options.Limit = None,
+    limit: selecting.Limit = None,
     forks: options.Forks = None,
     limit_rate: options.LimitRate = None,
     cached: _Cached = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Only write it down; `rollout resume` or the controller does it.")
     ] = False,
-    fleet: _FleetOption = None,
-    as_json: _JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Bring a bundle to boards wave by wave; what it does there decides whether the next wave begins.
 
@@ -128,7 +122,7 @@ def start(
     )
     rate = quantities.bytes_per_second("--limit-rate", limit_rate)
     starting.refuse_deaf(loaded, policy)
-    journal = database.open_journal(database.url_of(loaded), tell=output.note)
+    journal = database.of_fleet(loaded, tell=output.note)
     try:
         made = _planned(loaded, opened, selector, limit, waves, policy, forks=forks, cached=cached, journal=journal)
         for board in made.boards:

@@ -11,9 +11,9 @@ import getpass
 import os
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tflotilla.host.fleet.differences import Desired
 from tflotilla.host.rollouts import engine
 from tflotilla.host.rollouts.events import Aborted, Superseded
 from tflotilla.host.rollouts.rollout import BoardPhase, Rollout, Status
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 _WANTING = frozenset({BoardPhase.WAITING, BoardPhase.QUEUED, BoardPhase.PUSHING, BoardPhase.SERVING, BoardPhase.FAILED})
 #: One that may be taken over by a newer rollout: nothing has been done to it.
 _UNTOUCHED = frozenset({BoardPhase.WAITING, BoardPhase.QUEUED})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
-    """What a board should serve, and by which rollout's word."""
-
-    bundle: str
-    title: str
-    rollout: str
 
 
 def person() -> str:
@@ -131,7 +122,7 @@ def desired(journal: Journal) -> Mapping[str, Desired]:
         aborted = rollout.status is Status.ABORTED
         for planned in plan.boards:
             progress = rollout.boards.get(planned.board)
-            wants = Desired(bundle=plan.bundle, title=plan.title, rollout=name)
+            wants = Desired(digest=plan.bundle, title=plan.title, rollout=name)
             if planned.disposition == "current":
                 found[planned.board] = wants
             elif progress is None or progress.wave is None:
@@ -140,7 +131,7 @@ def desired(journal: Journal) -> Mapping[str, Desired]:
                 if progress.before is not None:
                     title = planned.serving_title if planned.serving == progress.before else None
                     found[planned.board] = Desired(
-                        bundle=progress.before, title=title or progress.before[:12], rollout=name
+                        digest=progress.before, title=title or progress.before[:12], rollout=name
                     )
             elif progress.phase is BoardPhase.SERVING or (progress.phase in _WANTING and not aborted):
                 found[planned.board] = wants
