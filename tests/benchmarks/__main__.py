@@ -1,7 +1,7 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion, evaluation, parity and tuning, all by default. The exit code is 1 when a promise is broken: on a busy
+conversion, evaluation, parity, tuning and scale, all by default. The exit code is 1 when a promise is broken: on a busy
 machine try again before believing it.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, startup, tuning
+from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, scale, startup, tuning
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning")
+PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale")
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
@@ -56,6 +56,9 @@ def main() -> int:
             kept.append(verdict)
         if "tuning" in parts:
             document["tuning"], verdict = _tuning(folder / "tuning", options)
+            kept.append(verdict)
+        if "scale" in parts:
+            document["scale"], verdict = _scale(quiet=options.json)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -293,6 +296,21 @@ def _tuning(folder: Path, options: argparse.Namespace) -> tuple[list[dict[str, A
         ratios = {"time_ratio": found.time_ratio, "loss": found.loss, "kept": found.kept}
         rows.append({**asdict(found), **ratios})
     return rows, kept
+
+
+def _scale(*, quiet: bool) -> tuple[dict[str, Any], bool]:
+    _say(
+        f"a rollout to {scale.BOARDS:,} simulated boards, {scale.FAULTS:.0%} of jobs meet a fault; boards, links and\n"
+        "  telemetry are simulated in the same process, and in the figures",
+        quiet=quiet,
+    )
+    _row("boards", "serving", "failed", "events", "simulated", "CPU", "rebuild", "peak", "promise", quiet=quiet)
+    found = scale.measure()
+    verdict = f"{_VERDICT[found.kept]} (< {scale.LIMIT_S:g} s CPU, < {scale.LIMIT_MIB:g} MiB)"
+    figures = (str(found.serving), str(found.failed), str(found.events), f"{found.simulated_s:.0f} s")
+    costs = (f"{found.cpu_s:.1f} s", f"{found.rebuild_s:.2f} s", f"{found.peak_mib:.0f} MiB")
+    _row(str(found.boards), *figures, *costs, verdict, quiet=quiet)
+    return {**asdict(found), "kept": found.kept}, found.kept
 
 
 def _say(text: str, *, quiet: bool) -> None:
