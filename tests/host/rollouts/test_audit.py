@@ -96,6 +96,7 @@ def test_a_log_that_was_written_anew_shows_by_the_head(log: list[AuditEntry]) ->
         ),
         ("DELETE FROM tflotilla_audit WHERE number = 1", "entry 1 of the audit log is missing"),
         ("DELETE FROM tflotilla_audit WHERE number = 3", "entries 3 to 3 of the audit log are missing"),
+        ("UPDATE tflotilla_audit SET document = '{' WHERE number = 2", "{file}: entry 2 of the audit log is damaged"),
         ("DELETE FROM tflotilla_audit", "entries 1 to 3 of the audit log are missing"),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_change_behind_the_journals_back_shows(tmp_path: Path, statement: str,
     found = database.open_journal(f"sqlite:///{file}").audit_fault()
 
     assert found is not None
-    assert found.startswith(said)
+    assert found.startswith(said.replace("{file}", str(file)))
 
 
 def test_the_head_stands_beside_the_database(tmp_path: Path) -> None:

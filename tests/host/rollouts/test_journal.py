@@ -33,6 +33,16 @@ sys.stdin.read()
 """
 
 
+_WRITER = """
+import sys
+from tflotilla.host.rollouts import database
+from tflotilla.host.rollouts.events import Paused
+journal = database.open_journal(sys.argv[1])
+while True:
+    print(journal.append(sys.argv[2], [Paused(), Paused(), Paused()], by="anna", at=1.0)[-1].number, flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Postgres]:
     with postgres.server() as running:
@@ -195,6 +205,18 @@ def test_the_lease_of_a_process_that_was_killed_here_is_taken_at_once(journal: J
 
     assert journal.conductor(NAME, at=1001.0) is None
     assert "anna@desk 12" == journal.take(NAME, holder="anna@desk 12", at=1001.0, for_s=30.0).holder
+
+
+def test_what_a_killed_process_appended_is_there_and_whole(journal: Journal, url: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", _WRITER, url, NAME], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(20)]
+        process.send_signal(signal.SIGKILL)
+        told += [int(line) for line in process.stdout.read().split()]
+
+    count = len(journal.events(NAME))
+    assert told[-1] <= count
+    assert 0 == count % 3
 
 
 def test_the_audit_log_is_a_chain_over_everybody_who_writes(journal: Journal, opened: Callable[[], Journal]) -> None:

@@ -49,6 +49,11 @@ def url_of(fleet: Fleet) -> str:
     return said if "://" in said else f"{_FILE_URL}{fleet.resolve(said)}"
 
 
+def of_fleet(fleet: Fleet, *, tell: Callable[[str], None] = lambda _line: None) -> DatabaseJournal:
+    """Open the journal of a fleet; see `open_journal`. What its last audit entry was is known beside fleet.toml too."""
+    return open_journal(url_of(fleet), tell=tell, witness=fleet.state / "rollouts.head")
+
+
 def open_journal(
     url: str,
     *,
@@ -239,12 +244,10 @@ class DatabaseJournal:
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_AUDIT_LOCK)))
-            last = connection.execute(
-                sql.select(schema.AUDIT.c.document).order_by(schema.AUDIT.c.number.desc()).limit(1)
-            ).scalar()
-            entry = chained(
-                None if last is None else self._entry(last), at=at, by=by, action=action, rollout=rollout, detail=detail
-            )
+            wanted = sql.select(schema.AUDIT.c.document, schema.AUDIT.c.number).order_by(schema.AUDIT.c.number.desc())
+            row = connection.execute(wanted.limit(1)).one_or_none()
+            last = None if row is None else self._entry(row.document, row.number)
+            entry = chained(last, at=at, by=by, action=action, rollout=rollout, detail=detail)
             connection.execute(
                 sql.insert(schema.AUDIT).values(number=entry.number, document=_text(codec.encode(entry)))
             )
@@ -256,14 +259,16 @@ class DatabaseJournal:
         with self._reading() as connection:
             if connection is None:
                 return ()
-            rows: Sequence[str] = (
-                connection.execute(sql.select(schema.AUDIT.c.document).order_by(schema.AUDIT.c.number)).scalars().all()
-            )
-        return tuple(self._entry(row) for row in rows)
+            wanted = sql.select(schema.AUDIT.c.number, schema.AUDIT.c.document).order_by(schema.AUDIT.c.number)
+            rows: Sequence[Any] = connection.execute(wanted).all()
+        return tuple(self._entry(document, number) for number, document in rows)
 
     def audit_fault(self) -> str | None:
         """Return what is wrong with the audit log, naming the first entry that is broken; None when nothing is."""
-        return verify(self.audit_log(), head=journal_file.head(self._witness))
+        try:
+            return verify(self.audit_log(), head=journal_file.head(self._witness))
+        except ContractError as error:
+            return str(error)
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -386,8 +391,8 @@ class DatabaseJournal:
             return f"there is no rollout {rollout!r}: none was ever begun here ({self._where})"
         return f"there is no rollout {rollout!r}; the last are {', '.join(reversed(names))}"
 
-    def _entry(self, document: str) -> AuditEntry:
-        where = f"{self._where}: audit log"
+    def _entry(self, document: str, number: int) -> AuditEntry:
+        where = f"{self._where}: entry {number} of the audit log"
         return codec.decode(AuditEntry, _json(document, where), where)
 
     @contextlib.contextmanager

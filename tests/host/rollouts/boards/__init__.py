@@ -1,0 +1,1 @@
+"""Tests of rollouts that need a real agent behind a real sshd."""
