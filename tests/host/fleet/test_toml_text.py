@@ -77,6 +77,10 @@ def test_a_board_goes_with_all_its_tables_and_nobody_elses() -> None:
     assert "# its place" in changed
 
 
+def test_the_last_board_can_go() -> None:
+    assert 'name = "g"\n' == toml_text.put('name = "g"\n[boards.a]\nhost = "h"\n', {("boards", "a"): None})
+
+
 def test_tables_are_appended_on_lines_of_their_own() -> None:
     tables: dict[tuple[str, ...], dict[str, Any]] = {
         ("boards", "a b"): {"host": 'q"uo\x7fte', "labels": {"x": "ü"}, "port": None, "on": True, "l": [1, 2.5]}
@@ -120,7 +124,7 @@ def _random_text(random_: random.Random) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(200))
 def test_whatever_is_changed_the_rest_says_what_it_said(seed: int) -> None:
     random_ = random.Random(seed)  # noqa: S311 - a seeded test
     text = _random_text(random_)
@@ -135,4 +139,4 @@ def test_whatever_is_changed_the_rest_says_what_it_said(seed: int) -> None:
         text = toml_text.put(text, {path: value})
         toml_text._apply(wanted, path, value)
 
-        assert wanted == tomllib.loads(text)
+        assert toml_text._pruned(wanted) == toml_text._pruned(tomllib.loads(text))

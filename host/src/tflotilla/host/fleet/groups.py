@@ -47,7 +47,9 @@ def members(
             message = f"{where}: groups.{name}: a group's name is letters, digits, '.', '_' and '-'"
             raise ConfigError(message)
         chosen: set[str] = set(others.get(name, ()))
-        for pattern in group.boards:
+        # Names are looked up, not picked: a group may have all of 10,000 boards.
+        chosen |= set(group.boards) & labels.keys()
+        for pattern in set(group.boards) - labels.keys():
             chosen |= set(_pick(pattern, labels, {}, f"{where}: groups.{name}.boards"))
         if group.selector is not None:
             chosen |= set(_pick(group.selector, labels, {**others, **found}, f"{where}: groups.{name}.selector"))

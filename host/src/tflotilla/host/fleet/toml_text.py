@@ -1,7 +1,8 @@
 """Changes to a TOML text that leave everything else as its author wrote it: comments, order, spacing.
 
-Law: for the text t and any changes c that don't raise, `tomllib.loads(put(t, c))` is `tomllib.loads(t)` with c applied.
-It is checked after every change; a text too unusual to be changed in place raises ValueError and stays as it is.
+Law: for the text t and any changes c that don't raise, `tomllib.loads(put(t, c))` is `tomllib.loads(t)` with c applied,
+but for tables that are empty: TOML needs no word for them. It is checked after every change; a text too unusual to be
+changed in place raises ValueError and stays as it is.
 
 What it does NOT do: touch files, or know what a fleet is.
 """
@@ -63,7 +64,7 @@ def put(text: str, changes: Mapping[Path, Any]) -> str:
     for holder, each in inline.items():
         _change_inline(edits, holder, each)
     changed = edits.text()
-    if _loads(changed) != wanted:
+    if _pruned(_loads(changed)) != _pruned(wanted):
         message = f"{'.'.join(next(iter(changes)))} can't be changed in place"
         raise ValueError(message)
     return changed
@@ -111,6 +112,14 @@ def _loads(text: str) -> dict[str, Any]:
     except RecursionError as error:
         message = "the text is nested too deeply"
         raise ValueError(message) from error
+
+
+def _pruned(document: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+    """Leave out tables that hold nothing but such tables."""
+    if not isinstance(document, dict):
+        return document
+    kept = {name: _pruned(value) for name, value in document.items()}
+    return {name: value for name, value in kept.items() if value != {}}
 
 
 def _apply(document: dict[str, Any], path: Path, value: Any) -> None:  # noqa: ANN401
