@@ -120,15 +120,18 @@ def test_a_host_that_dies_meanwhile_changes_nothing(warm: Sshd, reporting: Fleet
     with pytest.raises(HostDiedError):
         bootstrap.bootstrap("pi-1", _mistyped(reporting), window_s=_WINDOW_S, on_step=die)
 
-    assert _plan(warm)["state"] == "watching"
+    assert _plan(warm)["state"] in ("watching", "undoing")
     brokers.until(lambda: _decided(warm), "the board to decide by itself")
     assert _plan(warm)["state"] == "undone"
     _is_the_old_one(warm, reporting, broker)
 
 
 def test_a_line_that_breaks_meanwhile_is_taken_up_and_the_end_is_told(warm: Sshd, reporting: Fleet) -> None:
+    cuts: list[str] = []
+
     def cut(text: str) -> None:
-        if "waiting for the new agent" in text:
+        if "waiting for the new agent" in text and not cuts:
+            cuts.append(text)
             warm.relay.cut()
 
     with pytest.raises(BoardError, match=r"did not report within 6 s: .*; the old one runs again"):
