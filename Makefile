@@ -11,7 +11,7 @@ export UV_LINK_MODE := copy
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test test-newest test-lab test-arm check bench lock format clean
+.PHONY: help setup demo test test-newest test-lab test-arm check bench scale lock format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -46,6 +46,9 @@ check: setup ## formatting, lint, types, architecture
 
 bench: setup ## measure what the README claims
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+scale: setup ## a full rollout to 10,000 simulated boards: CPU and memory
+	@$(BIN)/python -m tests.benchmarks scale $(ARGS)
 
 format: setup ## format and fix what can be fixed by itself
 	@$(BIN)/ruff format .

@@ -51,6 +51,7 @@ def test_a_board_that_can_run_it_and_has_an_older_one_is_ready(manifest: Manifes
         disposition="ready",
         serving=OLD.digest,
         serving_title="tiny-1.0.0",
+        serving_model="tiny",
         send_bytes=1000,
         expected_s=7.5,
     )

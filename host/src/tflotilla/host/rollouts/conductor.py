@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tflotilla.host.rollouts import engine
 from tflotilla.host.rollouts.events import Born, Claimed, Resumed, UndoClaimed
 from tflotilla.host.rollouts.jobs import Job
-from tflotilla.host.rollouts.rollout import BoardPhase
+from tflotilla.host.rollouts.rollout import BoardPhase, Status
 from tflotilla.host.rollouts.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Conductor:
         self.watcher = Watcher([planned.board for planned in plan.boards])
         try:
             self._catch_up()
-            if self.rollout.events and not self.rollout.status.over:
+            if self.rollout.events and not self.rollout.status.over and self.rollout.status is not Status.PAUSED:
                 # Claims of a conductor before are void: nobody waits for their results any more.
                 self._record([Resumed()])
         except BaseException:

@@ -56,6 +56,7 @@ def judge(
         reason=reason,
         serving=None if serving is None else serving.digest,
         serving_title=None if serving is None else _title(serving),
+        serving_model=None if serving is None else serving.name,
     )
     if disposition == "incompatible":
         return planned

@@ -60,6 +60,7 @@ def plan(
         fleet=fleet.name,
         bundle=bundle.digest,
         title=bundle.manifest.title,
+        model=bundle.manifest.name,
         release=bundle.manifest.release,
         bundle_file="",
         selector=selector,

@@ -1,7 +1,7 @@
 """Listens to what boards report and keeps, per board and bundle, the evidence that gates are judged by.
 
 Rules it keeps: a message that comes twice counts once; of each board the newest bundles are kept, so memory is bounded
-by the number of boards; garbage changes nothing.
+by the number of boards; metrics that can't be read count against the bundle that reported last.
 What it does NOT do: connect (it is handed what arrived), judge (`gates`).
 """
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tflotilla.host.rollouts.evidence import Evidence
+    from tflotilla.host.rollouts.policy import Gate
     from tflotilla.host.telemetry.mqtt import Received
     from tflotilla.shared.contract.messages import Message
 
 #: What serves, what did before, and one that was tried in between.
 _BUNDLES_PER_BOARD = 3
+_READ_FROM_METRICS: tuple[Gate, ...] = ("errors", "latency", "memory", "temperature", "labels", "confidence")
 
 
 class Telemetry(Protocol):
@@ -64,6 +66,8 @@ class Watcher:
                 continue
             message = fleet_view.understood(each.topic, each.payload)
             if message is None:
+                if address.channel == "metrics":
+                    self._spoil(address.board, each.at)
                 continue
             if isinstance(message.body, messages.Availability):
                 if message.body.status == "online":
@@ -84,6 +88,13 @@ class Watcher:
         after = numbers.adding(message.seq)
         self._numbers[message.board] = (message.boot, after)
         return after.duplicates == numbers.duplicates
+
+    def _spoil(self, board: str, at: float) -> None:
+        """Metrics that can't be read (a NaN is no JSON) may hide what a gate is for: its gates must not pass."""
+        of_board = self._evidence.get(board, {})
+        if of_board:
+            newest = next(reversed(of_board))
+            of_board[newest] = evidence.spoiled(of_board[newest], _READ_FROM_METRICS, at)
 
     def _weigh(self, message: Message[Any], at: float) -> None:
         if message.bundle is None:
