@@ -16,8 +16,8 @@ def worker(
 ) -> None:
     """Do pushes that a conductor hands out over Redis: with [rollouts] executor = "celery" in fleet.toml.
 
-    Needs the same fleet.toml, keys and .tflotilla folder at the same place, a shared folder say. It may be killed at
-    any moment: another worker does its jobs again, and boards know what was done.
+    Needs the fleet's folder (fleet.toml, keys, .tflotilla), shared or copied, wherever it lies. It may be killed at any
+    moment: another worker does its jobs again, and boards know what was done.
 
     Example: tflotilla rollout worker --forks 20
 
@@ -32,4 +32,4 @@ def worker(
         )
     from tflotilla.host.rollouts.executors import celery
 
-    celery.work(loaded.rollouts.broker, forks=forks or loaded.rollouts.forks)
+    celery.work(loaded.rollouts.broker, forks=forks or loaded.rollouts.forks, fleet_file=str(loaded.path))

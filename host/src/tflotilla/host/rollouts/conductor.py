@@ -178,7 +178,11 @@ class Conductor:
             return
         self._catch_up()
         recorded = self._journal.append(self.name, events, by=self._by, at=self._clock(), lease=self._lease)
-        self._fold(recorded)
+        if recorded[0].number == self.rollout.events + 1:
+            self._fold(recorded)
+        else:
+            # A person's word came in between: theirs first.
+            self._catch_up()
 
     def _catch_up(self) -> None:
         """Take in what people decided meanwhile."""
