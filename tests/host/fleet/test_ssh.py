@@ -11,6 +11,7 @@ import pytest
 from tests import sshd as real_sshd
 from tests.host.fleet.conftest import entry
 from tflotilla.host.fleet import ssh
+from tflotilla.host.fleet.duplex import Completed
 from tflotilla.host.fleet.inventory import BoardEntry, Fleet
 from tflotilla.shared.contract.errors import ConfigError, IdentityError, UnreachableError
 
@@ -31,7 +32,7 @@ def test_an_enrolled_board_runs_commands_in_its_own_home(board: Sshd, fleet: Fle
     with ssh.connect("pi-1", fleet.board("pi-1"), fleet) as link:
         done = link.run("cat; echo $HOME; echo oh >&2; exit 3", stdin=b"in ", timeout_s=30)
 
-    assert done == ssh.Completed(exit_status=3, stdout=f"in {board.home}\n".encode(), stderr=b"oh\n")
+    assert done == Completed(exit_status=3, stdout=f"in {board.home}\n".encode(), stderr=b"oh\n")
 
 
 def test_the_shown_host_key_is_the_one_that_ssh_keygen_shows(board: Sshd, fleet: Fleet) -> None:
@@ -121,29 +122,35 @@ def test_the_users_ssh_config_gives_host_name_port_user_and_key(board: Sshd, fle
     assert _connects(changed, "pi-2") == b"here\n"
 
 
-def test_a_proxy_jump_is_taken_when_its_key_is_known_and_refused_when_not(
-    board: Sshd, fleet: Fleet, home: Path, tmp_path: Path
+@pytest.mark.parametrize("place", ["ssh's configuration", "fleet.toml"])
+def test_a_jump_host_is_taken_when_its_key_is_known_and_refused_when_not(
+    board: Sshd, fleet: Fleet, home: Path, tmp_path: Path, place: str
 ) -> None:
     with real_sshd.running(tmp_path / "gateway") as gateway:
+        jump = f"{gateway.user}@localhost:{gateway.port}"
         # One login serves both hops.
         shutil.copy(board.client_key, home / ".ssh" / "id_ed25519")
         shutil.copy(board.folder / "authorized_keys", gateway.folder / "authorized_keys")
         (home / ".ssh" / "config").write_text(
             f"Host behind\n HostName {board.host}\n Port {board.port}\n"
-            f" ProxyJump {gateway.user}@localhost:{gateway.port}\n"
+            + (f" ProxyJump {jump}\n" if place == "ssh's configuration" else "")
         )
-        jumping = BoardEntry(host="behind", user=board.user)
+        jumping = BoardEntry(host="behind", user=board.user, jump=jump if place == "fleet.toml" else None)
         with pytest.raises(IdentityError, match=r"host key of \[localhost\]"):
             ssh.fetch_host_keys("pi-2", jumping, fleet)
 
         public = " ".join((gateway.folder / "host_key.pub").read_text().split()[:2])
         (home / ".ssh" / "known_hosts").write_text(f"[localhost]:{gateway.port} {public}\n")
         (shown,) = ssh.fetch_host_keys("pi-2", jumping, fleet)
-        answer = _connects(fleet.add("pi-2", jumping, shown.line), "pi-2")
+        changed = fleet.add("pi-2", jumping, shown.line)
+        answer = _connects(changed, "pi-2")
+        with ssh.connect("pi-2", jumping, changed) as link:
+            counted = link.run("wc -c", stdin=bytes(3_000_000), timeout_s=60).stdout
 
+    assert counted.strip() == b"3000000"
     assert shown.fingerprint == board.fingerprint
     assert answer == b"here\n"
-    assert gateway.relay.connections == 3
+    assert gateway.relay.connections == 4
 
 
 def test_a_connection_that_breaks_says_so_at_once(board: Sshd, fleet: Fleet) -> None:

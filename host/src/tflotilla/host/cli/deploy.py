@@ -22,6 +22,9 @@ def deploy(
     tuned: Annotated[
         bool, typer.Option("--tuned/--no-tuned", help="Run it as `tune` found it fastest, where that was done.")
     ] = True,
+    limit_rate: Annotated[
+        str | None, typer.Option("--limit-rate", help="Bytes per second for all boards together, like 500kB.")
+    ] = None,
     fleet: Annotated[
         Path | None, typer.Option("--fleet", help="fleet.toml; default $TFLOTILLA_FLEET, ./fleet.toml.")
     ] = None,
@@ -39,12 +42,14 @@ def deploy(
     11 another deployment runs or the release is not newer; 1 when boards failed in different ways.
     """
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.cli import output, results
+    from tflotilla.host.cli import output, quantities, results
     from tflotilla.host.fleet import push
     from tflotilla.host.fleet import tuned as tuned_records
     from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.manifest import MODEL
 
+    rate = quantities.bytes_per_second("--limit-rate", limit_rate)
     opened = Bundle.open(bundle)
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit)
@@ -68,6 +73,7 @@ def deploy(
             ),
             on_bytes=shown.bytes,
             advise=advise,
+            limit=None if rate is None else Throttle(rate),
         )
     columns = ("bundle", "sent", "took", "result")
     results.finish(opened.manifest.title, columns, found, _cells, as_json=as_json, right=("sent", "took"))

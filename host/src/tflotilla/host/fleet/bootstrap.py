@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd, upgrade
+from tflotilla.host.fleet.duplex import CommandEndedError
 from tflotilla.shared.contract import codec, errors, layout
 from tflotilla.shared.contract.board import check_board_id
 from tflotilla.shared.contract.errors import (
@@ -37,11 +38,12 @@ from tflotilla.shared.contract.session import Hello
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tflotilla.host.fleet.duplex import Duplex
     from tflotilla.host.fleet.environments import Target
     from tflotilla.host.fleet.inventory import BoardEntry, Fleet
     from tflotilla.host.fleet.layers import Layer
     from tflotilla.host.fleet.probe import Ground
-    from tflotilla.host.fleet.ssh import Duplex, HostKey, Link
+    from tflotilla.host.fleet.ssh import HostKey, Link
 
 #: Waits between attempts after a cut; the transfer goes on where it broke.
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -404,7 +406,7 @@ def _send_archive(duplex: Duplex, layer: Layer, offset: int, on_bytes: Callable[
         while piece := stream.read(_PIECE_BYTES):
             try:
                 duplex.write(piece)
-            except ssh.CommandEndedError:
+            except CommandEndedError:
                 # It told why before it ended; the next frame says it.
                 return
             sent += len(piece)

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import shlex
 import time
 from typing import IO, TYPE_CHECKING, Literal
 
+from tflotilla.host.fleet.duplex import PACKET_BYTES
 from tflotilla.host.fleet.parcels import Parcel
-from tflotilla.host.fleet.ssh import PACKET_BYTES
 from tflotilla.shared.contract import codec, errors, layout, session
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tflotilla.host.fleet.duplex import Duplex
     from tflotilla.host.fleet.inventory import Install
-    from tflotilla.host.fleet.ssh import Duplex, Link
+    from tflotilla.host.fleet.ssh import Link
     from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
@@ -147,12 +149,14 @@ class Session:
             frame += b"%d\n" % len(data) + data
             if sent == parcel.size:
                 frame += b"0\n"
-            for start in range(0, len(frame), PACKET_BYTES):
-                packet = frame[start : start + PACKET_BYTES]
+            # With a limit, what one packet takes is waited for before it goes.
+            step = len(frame) if self.limit is None else PACKET_BYTES
+            for start in range(0, len(frame), step):
+                part = frame[start : start + step]
                 if self.limit is not None:
-                    self.limit.take(len(packet))
-                self._duplex.write(packet)
-                on_bytes(gone + (sent - gone) * (start + len(packet)) // len(frame))
+                    self.limit.take(len(part))
+                heard = functools.partial(_report, on_bytes, gone, (sent - gone) / len(frame), start)
+                self._duplex.write(part, on_sent=heard)
             gone = sent
             frame = b""
         self._reply(_REPLY_TIMEOUT_S)
@@ -283,6 +287,10 @@ class Session:
             f"{board}: the agent's session ended with status {done.exit_status}: {said}; "
             f"`tflotilla board bootstrap {board}` repairs an agent"
         )
+
+
+def _report(on_bytes: Callable[[int], None], gone: int, share: float, start: int, sent: int) -> None:
+    on_bytes(gone + int(share * (start + sent)))
 
 
 @contextlib.contextmanager

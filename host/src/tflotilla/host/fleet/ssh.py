@@ -19,17 +19,18 @@ import contextlib
 import logging
 import os
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import fabric
 import paramiko
 from paramiko.ssh_exception import BadHostKeyException, NoValidConnectionsError, PasswordRequiredException
 
 from tflotilla.host.fleet import contacts, ssh_config
-from tflotilla.shared.contract.errors import BoardError, ConfigError, IdentityError, TflotillaError, UnreachableError
+from tflotilla.host.fleet.duplex import CHANNEL_SILENCE_S, CommandEndedError, Completed, Duplex
+from tflotilla.host.fleet.wire import Meter, Wire
+from tflotilla.shared.contract.errors import ConfigError, IdentityError, TflotillaError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +44,6 @@ CHANNEL_TIMEOUT_S = 20
 #: Bytes that stay unacknowledged that long mean that the line is dead.
 SILENCE_TIMEOUT_S = 30
 _KEEPALIVE_S = 10
-#: What fits into one packet to an OpenSSH server, by paramiko's reckoning.
-PACKET_BYTES = (32 << 10) - 64
-_STDERR_KEPT_BYTES = 4 << 10
 _DEFAULT_PORT = 22
 #: Broken or worn out, and every OpenSSH of the last ten years has better ones.
 _WEAK = {
@@ -76,38 +74,6 @@ class HostKey:
         return f"{self.address} {self.kind} {self.base64}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """What a command did."""
-
-    exit_status: int
-    stdout: bytes
-    stderr: bytes
-
-
-class _Meter:
-    """Counts what one connection sends."""
-
-    def __init__(self) -> None:
-        self.sent_bytes = 0
-
-
-class _MeteredSocket:
-    """A socket, or paramiko's stand-ins for one, that counts what goes out."""
-
-    def __init__(self, inner: Any, meter: _Meter) -> None:  # noqa: ANN401 - socket, Channel or ProxyCommand
-        self._inner = inner
-        self._meter = meter
-
-    def send(self, data: bytes) -> int:
-        sent: int = self._inner.send(data)
-        self._meter.sent_bytes += sent
-        return sent
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the inner one has
-        return getattr(self._inner, name)
-
-
 class _UnknownKeyError(paramiko.SSHException):
     def __init__(self, address: str, key: paramiko.PKey) -> None:
         super().__init__(address)
@@ -131,110 +97,10 @@ class _Show(_Refuse):
     error = _ShownKeyError
 
 
-class CommandEndedError(BoardError):
-    """The command on the board ended before it took or gave what was expected; the connection itself stands."""
-
-
-class Duplex:
-    """A running command on the board: bytes in, lines out. Use as a context manager; not thread-safe."""
-
-    def __init__(self, channel: paramiko.Channel, link: Link) -> None:
-        """Take over an open channel on which the command was started."""
-        self._channel = channel
-        self._link = link
-        self._buffer = bytearray()
-
-    def write(self, data: bytes) -> None:
-        """Send all of `data`; blocks while the board is slower. Raises UnreachableError when the line breaks."""
-        position = 0
-        while position < len(data):
-            with self._link.translated("sending to"):
-                sent = self._channel.send(data[position : position + PACKET_BYTES])
-            if sent == 0:
-                raise self._link.lost("while we were sending")
-            position += sent
-
-    def readline(self, *, timeout_s: float, limit_bytes: int) -> bytes:
-        """Return the next line with its newline; b"" when the command has ended its output.
-
-        Raises:
-            UnreachableError: nothing came for `timeout_s` seconds, or the line broke.
-            BoardError: the line is longer than `limit_bytes`.
-
-        """
-        deadline = time.monotonic() + timeout_s
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            if searched > limit_bytes:
-                message = f"{self._link.board} sent a line of more than {limit_bytes} bytes"
-                raise BoardError(message)
-            if not self._receive(deadline - time.monotonic(), timeout_s):
-                rest = bytes(self._buffer)
-                self._buffer.clear()
-                return rest
-        line = bytes(self._buffer[: end + 1])
-        del self._buffer[: end + 1]
-        return line
-
-    def finish(self, *, timeout_s: float) -> Completed:
-        """End the input, take the rest of the output and the exit status.
-
-        Raises:
-            UnreachableError: the command doesn't end within `timeout_s` seconds, or the line broke before it did.
-
-        """
-        deadline = time.monotonic() + timeout_s
-        with self._link.translated("talking to"):
-            self._channel.shutdown_write()
-        while self._receive(deadline - time.monotonic(), timeout_s):
-            pass
-        if not self._channel.status_event.wait(max(deadline - time.monotonic(), 1.0)):
-            raise self._link.lost("before the command ended")
-        status = self._channel.recv_exit_status()
-        if status < 0 and not self._link.alive:
-            raise self._link.lost("before the command ended")
-        return Completed(exit_status=status, stdout=bytes(self._buffer), stderr=self.errors())
-
-    def errors(self) -> bytes:
-        """Return the end of what the command wrote on stderr so far."""
-        collected = bytearray()
-        while self._channel.recv_stderr_ready():
-            collected += self._channel.recv_stderr(PACKET_BYTES)
-        return bytes(collected[-_STDERR_KEPT_BYTES:])
-
-    def close(self) -> None:
-        """Close the channel; the command sees the end of its input."""
-        with contextlib.suppress(Exception):
-            self._channel.close()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_details: object) -> None:
-        """Close the channel."""
-        self.close()
-
-    def _receive(self, remaining_s: float, timeout_s: float) -> bool:
-        with self._link.translated("waiting for"):
-            self._channel.settimeout(max(remaining_s, 0.001))
-            try:
-                data = self._channel.recv(PACKET_BYTES)
-            except TimeoutError as error:
-                message = f"{self._link.board} answered nothing for {timeout_s:g} s; is it overloaded?"
-                raise UnreachableError(message) from error
-            self._channel.settimeout(SILENCE_TIMEOUT_S * 4)
-        if not data and not self._link.alive:
-            raise self._link.lost("while waiting for an answer")
-        self._buffer += data
-        return bool(data)
-
-
 class Link:
     """One authenticated connection to one board."""
 
-    def __init__(self, board: str, address: str, connection: Any, meter: _Meter) -> None:  # noqa: ANN401 - untyped fabric
+    def __init__(self, board: str, address: str, connection: Any, meter: Meter) -> None:  # noqa: ANN401 - untyped fabric
         """Take over an open fabric connection."""
         self.board = board
         self.address = address
@@ -255,9 +121,18 @@ class Link:
         """Start a command, given as the shell on the board shall read it. Raises UnreachableError, BoardError."""
         with self.translated("starting a command on"):
             channel = self._connection.transport.open_session(timeout=CHANNEL_TIMEOUT_S)
-            channel.settimeout(SILENCE_TIMEOUT_S * 4)
+            channel.settimeout(CHANNEL_SILENCE_S)
             channel.exec_command(command)
         return Duplex(channel, self)
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[Wire]:
+        """Send what this thread sends in few large writes."""
+        wire = self._meter.wire
+        if wire is None:
+            raise self.lost("before anything was sent")
+        with wire.gathering():
+            yield wire
 
     def run(self, command: str, *, stdin: bytes = b"", timeout_s: float) -> Completed:
         """Run a command to its end; its exit status is the caller's to judge. Raises UnreachableError, BoardError."""
@@ -300,9 +175,9 @@ def connect(name: str, board: BoardEntry, fleet: Fleet) -> Iterator[Link]:
     """
     pinned = fleet.pinned(name)
     if pinned is None:
-        message = f"{name}'s host key is not pinned; enrol it again: `tflotilla board remove {name}`, then `board add`"
+        message = f"{name}'s host key is not pinned; `tflotilla fleet pin {name}` pins it"
         raise IdentityError(message)
-    meter = _Meter()
+    meter = Meter()
     connection = _connection(name, board, fleet, meter)
     address = _address(connection)
     kind, key = pinned
@@ -335,7 +210,7 @@ def fetch_host_keys(name: str, board: BoardEntry, fleet: Fleet, *, every_kind: b
     kinds = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512") if every_kind else (None,)
     found: dict[str, HostKey] = {}
     for kind in kinds:
-        connection = _connection(name, board, fleet, _Meter(), only_kind=kind)
+        connection = _connection(name, board, fleet, Meter(), only_kind=kind)
         connection.client.set_missing_host_key_policy(_Show())
         try:
             with _identified(name, _address(connection), connection):
@@ -357,10 +232,10 @@ def fetch_host_keys(name: str, board: BoardEntry, fleet: Fleet, *, every_kind: b
     return tuple(found.values())
 
 
-def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, only_kind: str | None = None) -> Any:  # noqa: ANN401
+def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: Meter, *, only_kind: str | None = None) -> Any:  # noqa: ANN401
     def transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401 - as paramiko calls it
         _make_impatient(sock)
-        made = paramiko.Transport(_MeteredSocket(sock, meter), **options)  # type: ignore[arg-type]
+        made = paramiko.Transport(Wire(meter, sock), **options)  # type: ignore[arg-type]
         algorithms = made.get_security_options()
         # One pass over the bytes in place of two: half the time on both ends where there are AES instructions.
         algorithms.ciphers = (*_FAST_CIPHERS, *(c for c in algorithms.ciphers if c not in _FAST_CIPHERS))
@@ -391,6 +266,7 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: _Meter, *, on
             config=config,
             connect_timeout=None,
             connect_kwargs=options,
+            gateway=None if board.jump is None else fabric.Connection(board.jump, config=config),
         )
     except (ValueError, KeyError, paramiko.ConfigParseError) as error:
         message = f"the SSH configuration for {name} ({board.host}) can't be used: {error}"
