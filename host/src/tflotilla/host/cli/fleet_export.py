@@ -25,10 +25,11 @@ def export(
     to: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")] = None,
     limit: selecting.Limit = None,
     fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Write boards with their addresses, groups and labels for Ansible, spreadsheets, ssh or programs.
 
-    Example: tflotilla fleet export room=kitchen --format ansible > kitchen.yml
+    Example: tflotilla fleet export room=kitchen --format ansible --output kitchen.yml
 
     Exit codes: 0 done, 2 usage, 3 fleet.toml, or the file can't be written.
     """
@@ -37,7 +38,7 @@ def export(
 
     loaded = Fleet.load(fleet)
     boards = {name: loaded.boards[name] for name in loaded.select(selector, limit=limit)}
-    chosen: Any = form
+    chosen: Any = "json" if as_json else form
     text = exporting.text(chosen, boards, loaded.groups, fleet=loaded.name, known_hosts=loaded.known_hosts)
     if to is None:
         typer.echo(text, nl=False)
