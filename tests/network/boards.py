@@ -136,7 +136,7 @@ class Board:
             f"ListenAddress {self.host}:{self.port}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {self.client_key}.pub",
-            "SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()),
+            "SetEnv " + " ".join(f'"{name}={value}"' for name, value in environment.items()),
             "PidFile none",
             "StrictModes no",
             "UsePAM no",

@@ -100,3 +100,18 @@ def test_ten_thousand_rows_look_as_rich_would_write_them(capsys: pytest.CaptureF
 
     assert " board  what is it  n \n pi-0               0 \n" == plain[:46]
     assert drawn.splitlines()[:4] == plain.splitlines()
+
+
+def test_control_characters_in_a_table_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A board's words stand in cells, too; our own line breaks break lines."""
+    output.console.cache_clear()
+    output.emit_table("", ("board", "last problem"), [("pi-1", "\x1b[2Jgone\x9b0m")])
+    output.emit_table("", ("board", "last problem"), [("pi-1", "one\ntwo\r")])
+
+    assert [
+        " board  last problem      ",
+        " pi-1   \\x1b[2Jgone\\x9b0m ",
+        " board  last problem ",
+        " pi-1   one          ",
+        "        two\\r        ",
+    ] == capsys.readouterr().out.splitlines()

@@ -57,7 +57,12 @@ def complain(message: str) -> None:
 
 def _shown(text: str) -> str:
     """Show control characters of foreign words instead of obeying them."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _lines(text: str) -> str:
+    """As `_shown`, but line breaks stay."""
+    return text if text.isprintable() else "\n".join(map(_shown, text.split("\n")))
 
 
 def note(message: str) -> None:
@@ -74,8 +79,10 @@ def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     """Print a table; the columns named in `right` are figures. Piped, it is plain text with a header line.
 
     On a terminal too narrow for whole words, every row becomes a block of lines: `column  value`. Thousands of rows are
-    plain text there too: drawing them would take longer than reading the first hundred.
+    plain text there too: drawing them would take longer than reading the first hundred. Control characters of foreign
+    words are shown, not obeyed.
     """
+    rows = [[_lines(cell) for cell in row] for row in rows]
     if (len(rows) > _MOST_DRAWN or not console().is_terminal) and _plain(columns, rows):
         sys.stdout.write(_plain_table(columns, rows, right))
         return
