@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 
 from tflotilla.host.cli import output
 from tflotilla.host.cli import rollout_options as options
-from tflotilla.host.cli.rollout_conduct import FleetOption  # noqa: TC001 - typer reads it
+from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption  # noqa: TC001 - typer reads it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +33,13 @@ def controller(
     forks: options.Forks = None,
     limit_rate: options.LimitRate = None,
     fleet: FleetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Conduct every rollout that nobody else conducts: waves, gates, boards that come back, and undoing.
 
     A board that was off is served when it says that it is there (its birth message), or at the next try. It may be
-    stopped and killed at any moment and goes on where it was; several may run, each rollout has one conductor.
+    stopped and killed at any moment and goes on where it was; several may run, each rollout has one conductor. With
+    --json it writes a line of JSON per event.
 
     Example: tflotilla controller
 
@@ -51,7 +54,7 @@ def controller(
     journal = database.of_fleet(loaded, tell=output.note)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        _serve(loaded, journal, once=once, forks=forks, limit_rate=rate)
+        _serve(loaded, journal, once=once, forks=forks, limit_rate=rate, as_json=as_json)
     except KeyboardInterrupt:
         output.note("stopped; rollouts stand where they are")
     finally:
@@ -62,21 +65,14 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _serve(fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, limit_rate: float | None) -> None:
-    from tflotilla.host.cli import rollout_words
-    from tflotilla.host.cli.rollout_conduct import executors, telemetry
+def _serve(
+    fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, limit_rate: float | None, as_json: bool
+) -> None:
+    from tflotilla.host.cli.rollout_conduct import executors, presence, telemetry
     from tflotilla.host.rollouts.controller import Controller
     from tflotilla.shared.contract.errors import BrokerError
 
-    def on_events(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
-        for each in recorded:
-            line = rollout_words.event_line(each.event, rollout.plan)
-            if line is not None:
-                typer.echo(f"{time.strftime('%H:%M:%S')} {rollout.plan.rollout}  {line}")
-
-    def tell(line: str) -> None:
-        typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
-
+    tell = output.note if as_json else _tell
     while True:
         try:
             with telemetry(fleet) as (heard, hears):
@@ -87,7 +83,8 @@ def _serve(fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, lim
                     fleet_file=str(fleet.path),
                     limit_rate=limit_rate,
                     hears=hears,
-                    on_events=on_events,
+                    on_events=_write_json if as_json else _write_lines,
+                    on_presence=presence(fleet),
                     tell=tell,
                 )
                 try:
@@ -102,6 +99,27 @@ def _serve(fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, lim
             # It comes back, and boards keep what they have to say.
             tell(f"{error}; trying again in {_BROKER_AGAIN_S:.0f} s")
             time.sleep(_BROKER_AGAIN_S)
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+def _write_lines(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
+    from tflotilla.host.cli import rollout_words
+
+    for each in recorded:
+        line = rollout_words.event_line(each.event, rollout.plan)
+        if line is not None:
+            _tell(f"{rollout.plan.rollout}  {line}")
+
+
+def _write_json(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
+    from tflotilla.host.rollouts import events
+
+    for each in recorded:
+        document = {"rollout": rollout.plan.rollout, "number": each.number, "at": each.at, "by": each.by}
+        typer.echo(json.dumps({**document, "event": events.to_document(each.event)}, sort_keys=True))
 
 
 def _sweep(conducting: object, *, once: bool) -> None:

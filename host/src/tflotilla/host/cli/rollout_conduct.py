@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.jobs import Executor, JobProgress
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
-    from tflotilla.host.rollouts.watcher import Telemetry
+    from tflotilla.host.rollouts.watcher import Presence, Telemetry
 
 _TICK_S = 0.25
 _SOME_FAILED = 1
@@ -44,7 +44,8 @@ def resume(
 
     Example: tflotilla rollout resume
 
-    Exit codes: as `rollout start`; 11 somebody else conducts it, or it is over.
+    Exit codes: 0 it serves wherever it could be reached, 1 single boards failed, 2 there is no such rollout,
+    3 fleet.toml, 10 MQTT, 11 somebody else conducts it, or it is over; 14 halted.
     """
     with opened(fleet) as (loaded, journal):
         name = _named(journal, rollout)
@@ -74,7 +75,8 @@ def retry(
 
     Example: tflotilla rollout retry --only pi-7
 
-    Exit codes: as `rollout start`; 11 nothing failed.
+    Exit codes: 0 it serves wherever it could be reached, 1 boards failed again, 2 there is no such rollout,
+    3 fleet.toml, 10 MQTT, 11 nothing failed, or somebody else conducts it; 14 halted.
     """
     from tflotilla.host.rollouts.events import Retried
     from tflotilla.host.rollouts.rollout import BoardPhase
@@ -116,6 +118,9 @@ def rollback(
             raise ConflictError(f"{name} is rolled back already")
         _say(journal, name, "rollback", _event("RollbackAsked"))
         conductor = journal.conductor(name, at=time.time())
+    if conductor is not None and as_json:
+        output.emit_json({"rollout": name, "said": "rollback", "conductor": conductor})
+        return
     if conductor is not None:
         output.note(f"{name}: {conductor} conducts it and rolls it back; `tflotilla rollout status {name}` shows it")
         return
@@ -162,6 +167,7 @@ def conduct(
                 limit_rate=limit_rate,
                 hears=hears,
                 on_events=on_events,
+                on_presence=presence(fleet),
                 tell=say.line,
             )
             try:
@@ -274,6 +280,13 @@ def telemetry(fleet: Fleet) -> Iterator[tuple[Telemetry, Callable[[], bool]]]:
     with mqtt.connect(fleet.mqtt, folder=fleet.folder) as broker:
         broker.subscribe(topics.every_board(fleet.name))
         yield broker, lambda: broker.connected
+
+
+def presence(fleet: Fleet) -> Callable[[str, Presence, float], None]:
+    """Return what remembers which boards said that they are there, for `not offline`."""
+    from tflotilla.host.fleet import contacts
+
+    return lambda board, status, at: contacts.heard(fleet.state, board, status, at=at)
 
 
 def executors(fleet: Fleet, forks: int | None) -> Callable[[], Executor]:

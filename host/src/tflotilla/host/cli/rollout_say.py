@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli.rollout_conduct import FleetOption, Name, opened
+from tflotilla.host.cli import output
+from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption, Name, opened
 from tflotilla.shared.contract.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.rollout import Rollout
 
 
-def pause(rollout: Name = None, fleet: FleetOption = None) -> None:
+def pause(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
     """Begin nothing new; pushes under way are finished. `resume` goes on.
 
     Example: tflotilla rollout pause
@@ -29,7 +30,7 @@ def pause(rollout: Name = None, fleet: FleetOption = None) -> None:
         found = _found(journal, rollout)
         if found.status.over or found.status == "paused":
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        _say(journal, found, "pause", Paused())
+        _say(journal, found, "pause", Paused(), as_json=as_json)
 
 
 def approve(
@@ -38,6 +39,7 @@ def approve(
         int | None, typer.Option("--wave", min=1, help="Which one, counted from 1; default: the one that waits.")
     ] = None,
     fleet: FleetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a wave begin that waits for a person.
 
@@ -57,10 +59,10 @@ def approve(
             raise ConflictError(f"{name} is {found.status.value}; nothing waits for approval")
         if number >= len(waves) or not waves[number].approval or number in found.approved or number < found.wave:
             raise ConflictError(f"{name}: wave {min(number, len(waves) - 1) + 1} doesn't wait for approval")
-        _say(journal, found, "approve", Approved(wave=number))
+        _say(journal, found, "approve", Approved(wave=number), as_json=as_json)
 
 
-def abort(rollout: Name = None, fleet: FleetOption = None) -> None:
+def abort(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
     """End a rollout: boards that have the bundle keep it, no other board gets it. `rollback` brings them back.
 
     Example: tflotilla rollout abort
@@ -73,7 +75,7 @@ def abort(rollout: Name = None, fleet: FleetOption = None) -> None:
         found = _found(journal, rollout)
         if found.status.over:
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        _say(journal, found, "abort", Aborted())
+        _say(journal, found, "abort", Aborted(), as_json=as_json)
 
 
 def _found(journal: Journal, rollout: str | None) -> Rollout:
@@ -82,13 +84,16 @@ def _found(journal: Journal, rollout: str | None) -> Rollout:
     return register.load(journal, rollout or register.latest(journal))
 
 
-def _say(journal: Journal, found: Rollout, action: str, event: Event) -> None:
+def _say(journal: Journal, found: Rollout, action: str, event: Event, *, as_json: bool) -> None:
     from tflotilla.host.rollouts import register
 
     name, by = found.plan.rollout, register.person()
     journal.audit(action, by=by, at=time.time(), rollout=name, detail={})
     journal.append(name, [event], by=by, at=time.time())
     conductor = journal.conductor(name, at=time.time())
+    if as_json:
+        output.emit_json({"rollout": name, "said": action, "conductor": conductor})
+        return
     if conductor is None:
         who = f"nobody conducts it now; `tflotilla rollout resume {name}` or the controller goes on"
     else:

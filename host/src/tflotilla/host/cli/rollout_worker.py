@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tflotilla.host.cli.rollout_conduct import FleetOption  # noqa: TC001 - typer reads it
+from tflotilla.host.cli import output
+from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption  # noqa: TC001 - typer reads it
 from tflotilla.shared.contract.errors import ConfigError
 
 
 def worker(
     forks: Annotated[int | None, typer.Option("--forks", min=1, help="How many boards at once.")] = None,
     fleet: FleetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Do pushes that a conductor hands out over Redis: with [rollouts] executor = "celery" in fleet.toml.
 
@@ -31,5 +33,8 @@ def worker(
             f'{loaded.path} names no broker: [rollouts] executor = "celery", broker = "redis://host:6379/0"'
         )
     from tflotilla.host.rollouts.executors import celery
+
+    if as_json:
+        output.emit_json({"fleet": str(loaded.path), "forks": forks or loaded.rollouts.forks})
 
     celery.work(loaded.rollouts.broker, forks=forks or loaded.rollouts.forks, fleet_file=str(loaded.path))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.jobs import Executor, JobProgress, JobResult
     from tflotilla.host.rollouts.journal import Journal, Lease, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
+    from tflotilla.host.rollouts.watcher import Presence
     from tflotilla.host.telemetry.mqtt import Received
 
 #: A conductor that says nothing for so long is gone; longer than any single step of it.
@@ -50,6 +51,7 @@ class Conductor:
         random: random.Random,
         limit_rate: float | None = None,
         on_events: Callable[[Rollout, Sequence[Recorded]], None] = lambda _rollout, _events: None,
+        on_presence: Callable[[str, Presence, float], None] = lambda *_heard: None,
     ) -> None:
         """Take the lease and go on where the journal ends.
 
@@ -71,7 +73,7 @@ class Conductor:
         self._renewed = clock()
         self.rollout: Rollout = engine.begin(plan)
         self._under_way: set[str] = set()
-        self.watcher = Watcher([planned.board for planned in plan.boards])
+        self.watcher = Watcher([planned.board for planned in plan.boards], on_presence=on_presence)
         try:
             self._catch_up()
             if self.rollout.events and not self.rollout.status.over and self.rollout.status is not Status.PAUSED:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.jobs import Executor, JobProgress
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
-    from tflotilla.host.rollouts.watcher import Telemetry
+    from tflotilla.host.rollouts.watcher import Presence, Telemetry
 
 #: Rollouts that others began are looked for so often.
 _LOOK_EVERY_S = 2.0
@@ -44,6 +44,7 @@ class Controller:
         limit_rate: float | None = None,
         hears: Callable[[], bool] = lambda: True,
         on_events: Callable[[Rollout, Sequence[Recorded]], None] = lambda _rollout, _events: None,
+        on_presence: Callable[[str, Presence, float], None] = lambda *_heard: None,
         tell: Callable[[str], None] = lambda _line: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,6 +56,7 @@ class Controller:
         self._limit_rate = limit_rate
         self._hears = hears
         self._on_events = on_events
+        self._on_presence = on_presence
         self._tell = tell
         self._clock = clock
         self._random = random.Random()  # noqa: S311 - jitter
@@ -98,6 +100,7 @@ class Controller:
                 random=self._random,
                 limit_rate=self._limit_rate,
                 on_events=self._on_events,
+                on_presence=self._on_presence,
             )
         except BaseException:
             executor.close()

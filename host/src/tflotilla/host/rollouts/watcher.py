@@ -7,7 +7,7 @@ What it does NOT do: connect (it is handed what arrived), judge (`gates`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tflotilla.host.rollouts import evidence
 from tflotilla.host.telemetry import fleet_view
@@ -15,13 +15,14 @@ from tflotilla.host.telemetry.fleet_view import Sequence as Numbers
 from tflotilla.shared.contract import messages, topics
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from tflotilla.host.rollouts.evidence import Evidence
     from tflotilla.host.rollouts.policy import Gate
     from tflotilla.host.telemetry.mqtt import Received
     from tflotilla.shared.contract.messages import Message
 
+Presence = Literal["online", "offline"]
 #: What serves, what did before, and one that was tried in between.
 _BUNDLES_PER_BOARD = 3
 _READ_FROM_METRICS: tuple[Gate, ...] = ("errors", "latency", "memory", "temperature", "labels", "confidence")
@@ -47,8 +48,12 @@ class Silence:
 class Watcher:
     """The evidence of some boards, from what arrives."""
 
-    def __init__(self, boards: Collection[str]) -> None:
+    def __init__(
+        self, boards: Collection[str], *, on_presence: Callable[[str, Presence, float], None] = lambda *_heard: None
+    ) -> None:
+        """`on_presence` hears what a board, or its last will, says of its being there, and when that came."""
         self._boards = frozenset(boards)
+        self._on_presence = on_presence
         self._evidence: dict[str, dict[str, Evidence]] = {}
         self._numbers: dict[str, tuple[str, Numbers]] = {}
 
@@ -70,6 +75,7 @@ class Watcher:
                     self._spoil(address.board, each.at)
                 continue
             if isinstance(message.body, messages.Availability):
+                self._on_presence(message.board, message.body.status, each.at)
                 if message.body.status == "online":
                     born[message.board] = None
             elif message.seq > 0 and self._is_new(message):
