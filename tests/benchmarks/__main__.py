@@ -1,8 +1,8 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion, evaluation, parity, tuning and scale, all by default. The exit code is 1 when a promise is broken: on a busy
-machine try again before believing it.
+conversion, evaluation, parity, tuning, scale and push, all by default. The exit code is 1 when a promise is broken: on
+a busy machine try again before believing it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import busy, conversion, evaluation, memory, models, overhead, parity, scale, startup, tuning
+from tests.benchmarks import (
+    busy,
+    conversion,
+    evaluation,
+    memory,
+    models,
+    overhead,
+    parity,
+    push,
+    scale,
+    startup,
+    tuning,
+)
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale")
+PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale", "push")
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
@@ -59,6 +72,9 @@ def main() -> int:
             kept.append(verdict)
         if "scale" in parts:
             document["scale"], verdict = _scale(quiet=options.json)
+            kept.append(verdict)
+        if "push" in parts:
+            document["push"], verdict = _push(folder / "push", options)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -311,6 +327,44 @@ def _scale(*, quiet: bool) -> tuple[dict[str, Any], bool]:
     costs = (f"{found.cpu_s:.1f} s", f"{found.rebuild_s:.2f} s", f"{found.peak_mib:.0f} MiB")
     _row(str(found.boards), *figures, *costs, verdict, quiet=quiet)
     return {**asdict(found), "kept": found.kept}, found.kept
+
+
+def _push(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    quiet = options.json
+    if os.geteuid() != 0 or shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+        _say("pushes: skipped, boards in network namespaces take root and sshd", quiet=quiet)
+        return {}, True
+    _say(
+        f"pushes to {push.BOARDS} boards on this machine, {push.FORKS} at once, {push.BUNDLE_BYTES / 1e6:g} MB each;"
+        " ours with signature and all digests",
+        quiet=quiet,
+    )
+    busy.wait_for_quiet(options.patience)
+    many, slow, again = push.measure(folder)
+    kept = [many.kept is not False, all(each.kept for each in slow), again.kept is not False]
+    limits = f"≤ {push.MOST_TIME:g}, ≤ {push.MOST_CPU_S * 1e3:g} ms"
+    verdict = f"not judged, {many.others}" if many.kept is None else f"{_VERDICT[many.kept]} ({limits})"
+    _row("", "scp", "ours", "ratio", "host CPU", "promise", quiet=quiet)
+    figures = (f"{many.scp_s:.2f} s", f"{many.push_s:.2f} s", f"{many.ratio:.2f}", f"{many.cpu_s * 1e3:.1f} ms")
+    _row(f"all {many.boards} boards; CPU of each", *figures, verdict, quiet=quiet)
+    _row(
+        f"MobileNetV2 over {push.SLOW_BIT / 1e6:g} Mbit/s", "whole", "changed", "ratio", "bytes", "promise", quiet=quiet
+    )
+    for each in slow:
+        times = (f"{each.whole_s:.1f} s", f"{each.difference_s:.2f} s", f"{each.ratio:.3f}")
+        verdict = f"{_VERDICT[each.kept]} (≤ {push.MOST_DIFFERENCE:g})"
+        _row(each.change, *times, f"{each.difference_bytes / 1e3:.0f} kB", verdict, quiet=quiet)
+    limits = f"< {push.MOST_AGAIN_S:g} s, < {push.MOST_AGAIN_BYTES >> 10} KiB"
+    verdict = f"not judged, {again.others}" if again.kept is None else f"{_VERDICT[again.kept]} ({limits})"
+    _row("what serves already", "each", "median", "bytes", "promise", quiet=quiet)
+    costs = (f"{again.each_s:.3f} s", f"{again.median_s:.2f} s", str(again.most_bytes))
+    _row(f"{again.enrolled} boards", *costs, verdict, quiet=quiet)
+    document = {
+        "many": {**asdict(many), "ratio": many.ratio, "kept": many.kept},
+        "slow": [{**asdict(each), "ratio": each.ratio, "kept": each.kept} for each in slow],
+        "again": {**asdict(again), "kept": again.kept},
+    }
+    return document, all(kept)
 
 
 def _say(text: str, *, quiet: bool) -> None:

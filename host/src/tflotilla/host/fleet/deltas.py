@@ -98,7 +98,7 @@ def _from_both_ends(base: bytes, target: bytes) -> tuple[Piece, ...]:
 def _by_buffers(base: bytes, target: bytes) -> tuple[Piece, ...]:
     """Lay equally large buffers of two TFLite files over each other, in their order."""
     try:
-        old, new = _buffers(base), _buffers(target)
+        old, new = buffers(base), buffers(target)
     except (struct.error, IndexError, ValueError):
         # Corrupt, or no TFLite file at all: whatever lies in it, it is only not aligned.
         return ()
@@ -117,7 +117,7 @@ def _by_buffers(base: bytes, target: bytes) -> tuple[Piece, ...]:
     return tuple(kept)
 
 
-def _buffers(model: bytes) -> list[tuple[int, int]]:
+def buffers(model: bytes) -> list[tuple[int, int]]:
     """Return place and size of every buffer of a TFLite file that isn't empty, in the schema's order.
 
     Raises:
