@@ -12,35 +12,20 @@ from __future__ import annotations
 
 import functools
 import zlib
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from tflotilla.shared.contract.errors import BoardError, ContractError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from lzma import LZMADecompressor
 
     from tflotilla.shared.contract.session import Piece
 
     #: (at, size) → that many bytes of the base.
     ReadBase = Callable[[int, int], bytes]
 
-Encoding = Literal["zlib", "xz"]
 #: What one step unpacks at most: each is added and written at once.
 _STEP_BYTES = 256 << 10
-#: What an xz stream may ask for: its largest preset does, though a file of few bytes touches few of them.
-_XZ_MEMORY_BYTES = 80 << 20
-
-
-class Decoder(Protocol):
-    """A stream being unpacked. Raises ContractError for what is none."""
-
-    @property
-    def excess(self) -> bytes:
-        """Return what came after the stream's end."""
-
-    def unpack(self, data: bytes) -> tuple[bytes, bool]:
-        """Take `data` and return what it unpacks to, a step of it, and whether there is more without further data."""
 
 
 class Incoming:
@@ -53,13 +38,12 @@ class Incoming:
         *,
         write: Callable[[bytes, int], None],
         finish: Callable[[], None],
-        decoder: Decoder | None = None,
         base: Base | None = None,
     ) -> None:
         """`write` takes bytes and where they belong; `finish` verifies and stores."""
         self._offset = offset
         self._size = size
-        self._decoder = decoder or _Zlib()
+        self._inflater = zlib.decompressobj()
         self._base = base
         self._write = write
         self._finish = finish
@@ -76,17 +60,28 @@ class Incoming:
         more = bool(compressed)
         while more:
             # In steps: what unpacks to gigabytes is refused at the first byte too many.
-            data, more = self._decoder.unpack(compressed)
+            data, more = self._inflated(compressed)
             compressed = b""
             if len(data) > self._size - self._offset:
                 message = "blob: more bytes came than its manifest says"
                 raise ContractError(message)
-            if self._decoder.excess:
+            if self._inflater.unused_data:
                 message = "blob: bytes came after the end of the stream"
                 raise ContractError(message)
             if data:
                 self._write(data if self._base is None else self._base.added(data, self._offset), self._offset)
             self._offset += len(data)
+
+    def _inflated(self, data: bytes) -> tuple[bytes, bool]:
+        """Return what `data` unpacks to, a step of it, and whether there is more without further data."""
+        inflater = self._inflater
+        try:
+            unpacked = inflater.decompress(inflater.unconsumed_tail + data, _STEP_BYTES)
+        except zlib.error as error:
+            message = f"blob: not a zlib stream ({error})"
+            raise ContractError(message) from error
+        # A full step may have left output behind in the inflater, even with all input taken.
+        return unpacked, bool(inflater.unconsumed_tail) or len(unpacked) == _STEP_BYTES
 
     def finish(self) -> None:
         """Verify and store. Raises VerificationError, ContractError (bytes are missing), BoardError."""
@@ -171,53 +166,3 @@ def add(one: bytes, other: bytes) -> bytes:
 @functools.lru_cache(maxsize=2)
 def _masks(length: int) -> tuple[int, int]:
     return int.from_bytes(b"\x7f" * length, "little"), int.from_bytes(b"\x80" * length, "little")
-
-
-def decoder(encoding: Encoding | None) -> Decoder:
-    """Return what unpacks a stream of that encoding; None is zlib. Raises BoardError where this board can't."""
-    return _Xz() if encoding == "xz" else _Zlib()
-
-
-class _Zlib:
-    def __init__(self) -> None:
-        self._inflater = zlib.decompressobj()
-
-    @property
-    def excess(self) -> bytes:
-        return self._inflater.unused_data
-
-    def unpack(self, data: bytes) -> tuple[bytes, bool]:
-        inflater = self._inflater
-        try:
-            unpacked = inflater.decompress(inflater.unconsumed_tail + data, _STEP_BYTES)
-        except zlib.error as error:
-            message = f"blob: not a zlib stream ({error})"
-            raise ContractError(message) from error
-        # A full step may have left output behind in the inflater, even with all input taken.
-        return unpacked, bool(inflater.unconsumed_tail) or len(unpacked) == _STEP_BYTES
-
-
-class _Xz:
-    def __init__(self) -> None:
-        try:
-            import lzma
-        except ImportError as error:
-            message = "this board's Python was built without lzma; send the file whole"
-            raise BoardError(message) from error
-        self._error: type[Exception] = lzma.LZMAError
-        self._unpacker: LZMADecompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-
-    @property
-    def excess(self) -> bytes:
-        return self._unpacker.unused_data
-
-    def unpack(self, data: bytes) -> tuple[bytes, bool]:
-        if self._unpacker.eof:
-            message = "blob: bytes came after the end of the stream"
-            raise ContractError(message)
-        try:
-            unpacked = self._unpacker.decompress(data, _STEP_BYTES)
-        except (self._error, MemoryError) as error:
-            message = f"blob: not an xz stream, or one for more memory than a board spares ({error or 'out of memory'})"
-            raise ContractError(message) from error
-        return unpacked, not (self._unpacker.eof or self._unpacker.needs_input)

@@ -187,7 +187,7 @@ class _Session:
             base = None
             if request.base is not None and request.pieces is not None:
                 base = self._store.base(request.base, request.pieces, size)
-            return self._store.receive(sha256, size, request.offset or 0, encoding=request.encoding, base=base)
+            return self._store.receive(sha256, size, request.offset or 0, base=base)
 
         return self._stored(sha256, receive)
 

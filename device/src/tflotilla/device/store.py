@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tflotilla.device.choice import Choice
 from tflotilla.device.disk import UNFINISHED, Disk, RealDisk, point, write
-from tflotilla.device.incoming import Base, Incoming, decoder
+from tflotilla.device.incoming import Base, Incoming
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer, ServedBundle
 from tflotilla.shared.contract.errors import BoardError, BusyError, ContractError, VerificationError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tflotilla.device.home import Home
-    from tflotilla.device.incoming import Encoding
     from tflotilla.shared.contract.manifest import FileEntry
     from tflotilla.shared.contract.session import Piece
 
@@ -78,14 +77,12 @@ class Store:
             return 0
         return here
 
-    def receive(
-        self, sha256: str, size: int, offset: int, *, encoding: Encoding | None = None, base: Base | None = None
-    ) -> Incoming:
+    def receive(self, sha256: str, size: int, offset: int, *, base: Base | None = None) -> Incoming:
         """Go on with a blob at `offset`, which must be what `partial_bytes` says; with a base it is a difference.
 
         Raises:
             ContractError: another offset, or a digest or size that can't be.
-            BoardError: no space for the rest, or this board can't unpack that encoding.
+            BoardError: no space for the rest.
 
         """
         try:
@@ -102,7 +99,6 @@ class Store:
             size,
             write=lambda data, at: self._append(partial, data, at),
             finish=lambda: self._keep(partial, sha256),
-            decoder=decoder(encoding),
             base=base,
         )
 

@@ -7,8 +7,8 @@ each `Request` gets `Reply` frames up to the one with `done=True`. A frame with 
     hello                                        who the board is, what serves
     offer      bundle, or samples' sha256      → present, current             nothing is sent for what is there
     manifest   data + signature (base64)       → missing blobs with offsets   signature and release are checked first
-    blob       sha256, size, offset, encoding?, then chunks: a line with the byte count, the bytes (one compressed
-               base?, pieces?                    stream over all chunks), a line "0"  → stored
+    blob       sha256, size, offset, base?,    then chunks: a line with the byte count, the bytes (one zlib stream
+               pieces?                           over all chunks), a line "0"  → stored
     deploy     bundle, deployment, inference?, → one reply per DeploymentStatus
                shadow?
     rollback   deployment, bundle?             → one reply per DeploymentStatus
@@ -99,8 +99,6 @@ class Request:
     sha256: str | None = None
     size: int | None = None
     offset: int | None = None
-    #: blob: how the stream is compressed; None is zlib, which every agent knows.
-    encoding: Literal["zlib", "xz"] | None = None
     #: blob: a blob that the board has, and which of its bytes are added to the stream's (in order of `at`, apart).
     base: str | None = None
     pieces: tuple[Piece, ...] | None = None
