@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tflotilla.shared.contract.errors import BoardError
 
@@ -31,7 +31,7 @@ Requirements = Literal["tflite-runtime", "litert", "both", "armv7l"]
 RECIPE = 1
 OLDEST_PYTHON = (3, 10)
 #: 32-bit ARM with hardware floating point, whatever kernel runs it.
-ARM_32 = "armv7l"
+ARM_32: Final = "armv7l"
 #: What tflite-runtime 2.14 was built against, up to numpy 2, under which it dies; and what the agent needs of Pillow.
 _NUMPY_32 = ((1, 23, 2), (2,))
 _PILLOW_32 = (9, 4)
