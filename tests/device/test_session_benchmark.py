@@ -175,6 +175,20 @@ def test_samples_arrive_once_and_are_offered_by_their_digest(home: Home) -> None
     assert Samples(Store(home)).path(sha256).read_bytes() == SAMPLES
 
 
+def test_samples_that_are_asked_for_are_not_tidied_away_before_they_are_used(home: Home) -> None:
+    sha256 = digest.of_bytes(SAMPLES)
+    with Session(home) as board:
+        board.hello()
+        send_samples(board, SAMPLES)
+        os.utime(home.samples / sha256, (0, 0))
+        board.ask(Request(verb="offer", sha256=sha256))
+
+    kept = Samples(Store(home))
+    kept.tidy((), older_than_s=3600.0)
+
+    assert kept.path(sha256).read_bytes() == SAMPLES
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

@@ -126,6 +126,10 @@ class Session:
         )
         self._stream(request, parcel, missing.offset, on_bytes)
 
+    def has_samples(self, sha256: str) -> bool:
+        """Whether the samples of a benchmark are there; they stay as long as if they had been sent now."""
+        return self._ask(session.Request(verb="offer", sha256=sha256)).present is True
+
     def samples(self, sha256: str, size: int, source: IO[bytes], *, on_bytes: Callable[[int], None]) -> None:
         """Send the samples of a benchmark, which the board keeps until that is over.
 
