@@ -129,10 +129,8 @@ def run(
         until = min(now + SLICE_NS, latest if now >= earliest else min(earliest, latest))
         most = _CHUNK if now < earliest else max(1, min(_CHUNK, limits.min_runs - record.runs))
         queries, invokes = array("q"), array("q")
-        if grid is not None:
-            _paced(calls, inputs, queries, invokes, invokes_per_query, until, most, clock, grid)
-        elif invokes_per_query > 1:
-            _several(calls, inputs, queries, invokes, invokes_per_query, until, most, clock)
+        if grid is not None or invokes_per_query > 1:
+            _several(calls, inputs, queries, invokes, invokes_per_query, until, most, clock, grid)
         else:
             _plain(calls, inputs, queries, invokes, until, most, clock)
         _keep(record, queries, invokes, kept)
@@ -178,39 +176,15 @@ def _several(
     until: int,
     most: int,
     clock: Clock,
+    grid: _Grid | None,
 ) -> None:
     put, invoke, take = calls
     for _ in range(most):
-        start = clock()
-        for tensor in itertools.islice(inputs, each):
-            put(tensor)
-            ready = clock()
-            invoke()
-            invokes.append(clock() - ready)
-            take()
-        end = clock()
-        queries.append(end - start)
-        if end >= until:
-            return
-
-
-def _paced(
-    calls: Calls,
-    inputs: Iterator[Any],
-    queries: array[int],
-    invokes: array[int],
-    each: int,
-    until: int,
-    most: int,
-    clock: Clock,
-    grid: _Grid,
-) -> None:
-    put, invoke, take = calls
-    for _ in range(most):
-        if not grid.wait():
+        if grid is not None and not grid.wait():
             return
         start = clock()
-        grid.begins(start)
+        if grid is not None:
+            grid.begins(start)
         for tensor in itertools.islice(inputs, each):
             put(tensor)
             ready = clock()
