@@ -157,7 +157,11 @@ class Link:
         except TflotillaError:
             raise
         except (TimeoutError, OSError, EOFError, paramiko.SSHException) as error:
-            if self.alive and isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            # A channel that was closed has no errno; a socket's error is the line's, whether or not paramiko knows yet.
+            socket_broke = (
+                isinstance(error, (TimeoutError, ConnectionError)) or getattr(error, "errno", None) is not None
+            )
+            if self.alive and isinstance(error, OSError) and not socket_broke:
                 raise CommandEndedError(f"{self.board} ended the command while {doing} it") from error
             message = f"the connection to {self.board} ({self.address}) broke while {doing} it: {_brief(error)}"
             raise UnreachableError(message) from error

@@ -76,7 +76,7 @@ class Wire:
                 continue
             if sent == 0:
                 message = "the line takes no more bytes"
-                raise OSError(message)
+                raise ConnectionError(message)
             del self._waiting[:sent]
 
     def _send(self, data: bytes | bytearray) -> int:
