@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tests.network.fleets import Crew
 
 pytestmark = pytest.mark.sshd
-_SIZE_BYTES = 4_000_000
+#: A board reads as fast as this link brings, on a busy machine too: what it never read is lost with the line.
+_RATE_BIT = 2_000_000
+_SIZE_BYTES = 800_000
 
 
 @pytest.fixture(scope="module")
@@ -27,32 +29,34 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
 
 
 def test_a_link_that_breaks_at_every_tenth_of_a_transfer_carries_it_all_the_same(crew: Crew) -> None:
-    """No connection may carry more than a tenth; each goes on where the one before it ended."""
+    """No connection may carry more than a tenth, login included; each goes on where the one before it ended."""
     bundle = crew.bundle(1, padding=_SIZE_BYTES)
-    link = crew.net.boards[0].link
-    attempts = 0
-    crew.net.shape(0, reset_after_bytes=_SIZE_BYTES // 10)
-    before = link.carried_bytes
-    while True:
-        attempts += 1
+    crew.net.shape(0, rate_bit=_RATE_BIT, reset_after_bytes=_SIZE_BYTES // 10)
+    connections = 1
+
+    def count(_wait_s: float) -> None:
+        nonlocal connections
+        connections += 1
+
+    outcome = None
+    while outcome is None:
         try:
-            outcome = push.deploy("pi-0", crew.fleet, bundle, pause=lambda _wait_s: None)
+            outcome = push.deploy("pi-0", crew.fleet, bundle, pause=count)
         except UnreachableError:
-            assert attempts < 5
-        else:
-            break
-    carried = link.carried_bytes - before
+            # A rollout asks again, however often.
+            connections += 1
+            assert connections < 40
     crew.net.shape(0)
 
     assert (bundle.digest, True) == (outcome.bundle, outcome.changed)
     assert bundle.digest == crew.serving("pi-0")
-    # Headers and handshakes included; what was under way when a line broke went twice.
-    assert _SIZE_BYTES < carried < 1.6 * _SIZE_BYTES
+    # Ten, were there no handshakes, and did nothing go twice; so at most twice the bytes went over the link.
+    assert 10 < connections <= 20
 
 
 def test_a_link_that_is_gone_for_a_moment_at_every_tenth_breaks_nothing(crew: Crew) -> None:
     """The cable is pulled and put in again: TCP waits, and so do we."""
-    bundle = crew.bundle(2, padding=_SIZE_BYTES)
+    bundle = crew.bundle(2, padding=5 * _SIZE_BYTES)
     link = crew.net.boards[1].link
     pulled = 0
 
