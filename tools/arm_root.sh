@@ -7,6 +7,8 @@
 # Exit status 77: this machine can't, and stderr says why. Needs root, mmdebstrap and qemu-user-static.
 # A root is named by this recipe, is visible only whole, and nobody writes to it: boards lay their own files over it.
 set -eu
+# Where dpkg looks for ldconfig, and users' PATH often does not.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 arch=$1
 suite=bookworm
 # Raise it when what is done below makes other roots.

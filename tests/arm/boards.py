@@ -119,10 +119,12 @@ class Board:
         """Turn the board on, and wait until its sshd greets."""
         with (self.folder / "console").open("ab") as console:
             self._process = subprocess.Popen(
-                self.link.command(
-                    *("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"),
+                [
+                    # Whoever runs the tests may be killed: the board goes with them.
+                    *("setpriv", "--pdeathsig", "KILL"),
+                    *self.link.command("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"),
                     *("sh", "-c", _BOOT, "sh", str(self.folder), str(self.debian), self.name),
-                ),
+                ],
                 env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=console,

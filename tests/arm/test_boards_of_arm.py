@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tflotilla.device
-from tests import brokers
+from tests import brokers, catalogue
 from tests.arm import boards, people
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.shared.contract.manifest import LABELS, MODEL
@@ -95,14 +95,14 @@ def test_a_board_says_what_it_is(person: Person, architecture: boards.Architectu
 
 
 def test_the_agent_comes_onto_the_board(person: Person) -> None:
-    (board,) = person.types("board", "bootstrap", _ROOT, "--runtime", people.RUNTIME, "--json").document["boards"]
+    (board,) = person.types("board", "bootstrap", _ROOT, *people.AGENT, "--json").document["boards"]
 
     runtimes = [offer["name"] for offer in board["hello"]["facts"]["runtimes"]]
     assert [people.RUNTIME] == runtimes
 
 
 def test_a_second_bootstrap_changes_nothing(person: Person) -> None:
-    (board,) = person.types("board", "bootstrap", _ROOT, "--runtime", people.RUNTIME, "--json").document["boards"]
+    (board,) = person.types("board", "bootstrap", _ROOT, *people.AGENT, "--json").document["boards"]
 
     assert [] == board["changed"]
 
@@ -134,12 +134,23 @@ def test_the_board_reports_its_windows(person: Person) -> None:
 def test_a_newer_agent_goes_onto_the_board_and_the_model_stays(person: Person, tmp_path: Path) -> None:
     newer = _with_agent(person, tmp_path, "__init__.py", '__version__ = "', '__version__ = "9.')
 
-    (board,) = newer.types("board", "bootstrap", _ROOT, "--runtime", people.RUNTIME, "--json").document["boards"]
+    (board,) = newer.types("board", "bootstrap", _ROOT, *people.AGENT, "--json").document["boards"]
     (status,) = newer.types("status", _ROOT, "--json").document["boards"]
 
     assert "agent" in board["changed"]
     assert board["bytes_sent"] < 1 << 20
     assert board["hello"]["agent_version"].startswith("9.")
+    assert ("1.0.0", "running") == (status["serving"]["version"], status["state"]["worker"])
+
+
+def test_an_agent_that_can_not_start_there_is_undone_by_the_board(person: Person, tmp_path: Path) -> None:
+    first = "from __future__ import annotations\n"
+    broken = _with_agent(person, tmp_path, "agent.py", first, f"{first}raise RuntimeError\n")
+
+    refused = broken.types("board", "bootstrap", _ROOT, *people.IMPATIENT, code=7)
+    (status,) = person.types("status", _ROOT, "--json").document["boards"]
+
+    assert "the old one runs again" in refused.err
     assert ("1.0.0", "running") == (status["serving"]["version"], status["state"]["worker"])
 
 
@@ -164,6 +175,17 @@ def test_a_board_whose_power_was_cut_comes_back_by_itself(person: Person, board:
     assert {} == {name: said for name, said in after.answers.items() if before.answers.get(name, said) != said}
 
 
+def test_a_model_with_millions_of_weights_is_computed_to_the_last_bit(person: Person) -> None:
+    """MobileNetV2 with its 66 layers, in the board's own kernels."""
+    model = catalogue.path("models/imagenet/coral/mobilenet_v2_1.0_224_quant.tflite")
+    people.create(person, model, "mobilenet", "1.0.0", "--golden-count", "2", "--preprocess", "mobilenet")
+
+    person.types("deploy", "mobilenet-1.0.0.tflb", _ROOT)
+    (status,) = person.types("status", _ROOT, "--json").document["boards"]
+
+    assert "mobilenet" == status["serving"]["name"]
+
+
 def test_removing_a_board_leaves_nothing_there(person: Person, board: boards.Board) -> None:
     person.types("board", "remove", _ROOT, "--purge")
 
@@ -173,7 +195,7 @@ def test_removing_a_board_leaves_nothing_there(person: Person, board: boards.Boa
 
 
 def test_somebody_without_root_has_all_of_it_in_their_home(person: Person, board: boards.Board, models: Path) -> None:
-    person.types("board", "bootstrap", _PI, "--runtime", people.RUNTIME)
+    person.types("board", "bootstrap", _PI, *people.AGENT)
     person.types("deploy", "digits-2.0.0.tflb", _PI)
 
     heard = _hear(person, _PI, "digits-2.0.0.tflb")
