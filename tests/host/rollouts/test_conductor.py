@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host.rollouts import made
-from tflotilla.host.rollouts import database, register
+from tflotilla.host.rollouts import database, register, schema
 from tflotilla.host.rollouts.conductor import LEASE_S, Conductor
 from tflotilla.host.rollouts.controller import Controller
 from tflotilla.host.rollouts.events import Aborted, Paused
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.plan import Plan
 
 BLIND = Policy(
     soak_s=10.0,
@@ -297,3 +298,25 @@ def test_two_that_are_at_work_on_one_board_are_not_begun(journal: Journal) -> No
         register.claim(journal, made.plan("digits-3.0.0-cccc"), by="anna@desk")
 
     assert (older,) == journal.rollouts()
+
+
+def test_of_two_that_are_begun_at_once_the_one_that_was_written_down_first_goes_on(
+    journal: Journal, tmp_path: Path
+) -> None:
+    older, newer = made.plan("digits-2.0.0-aaaa"), made.plan("digits-3.0.0-bbbb")
+
+    class Slow(database.DatabaseJournal):
+        """A journal in which the other one is written down just after ours, before either looks again."""
+
+        def create(self, plan: Plan, *, by: str, at: float) -> None:
+            super().create(plan, by=by, at=at)
+            super().create(newer, by=by, at=at)
+
+    slow = Slow(schema.sqlite(tmp_path / "rollouts.db"), file=tmp_path / "rollouts.db")
+
+    register.claim(slow, older, by="anna@desk")
+
+    slow.close()
+    assert Status.RUNNING is register.load(journal, older.rollout).status
+    with pytest.raises(BusyError, match=older.rollout):
+        register.refuse_overlap(journal, newer)

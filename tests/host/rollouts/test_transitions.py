@@ -206,6 +206,16 @@ def test_an_event_of_a_board_that_nobody_planned_changes_nothing() -> None:
     assert stories.like(before) == stories.like(tell(before, deployed("zz"), Retried(boards=("zz",))))
 
 
+@pytest.mark.parametrize("word", [Paused(), Aborted(), RollbackAsked()])
+def test_a_claim_that_was_decided_before_a_person_stopped_it_is_void(word: Event) -> None:
+    rollout = one(WaveBegan(wave=0), word)
+
+    after = tell(rollout, claimed("a"))
+
+    assert rollout.boards == after.boards
+    assert not engine.under_way(after, claimed("a"))
+
+
 def test_a_push_that_ends_while_everything_is_undone_is_undone_too() -> None:
     rollout = one(WaveBegan(wave=0), claimed("a"), RollbackAsked())
 

@@ -40,6 +40,8 @@ class Around:
     bundle: str
     undoes_all: bool
     aborted: bool
+    #: Boards may be claimed.
+    pushes: bool
 
 
 def moved(around: Around, board: BoardProgress, event: Event, at: float) -> BoardProgress:
@@ -65,7 +67,10 @@ def is_moving(board: BoardProgress) -> bool:
     return board.undo or board.phase in (_P.PUSHING, _P.UNDOING)
 
 
-def _claimed(_around: Around, board: BoardProgress, event: Any, _at: float) -> BoardProgress:  # noqa: ANN401 - see the table
+def _claimed(around: Around, board: BoardProgress, event: Any, _at: float) -> BoardProgress:  # noqa: ANN401 - see the table
+    if not around.pushes:
+        # A person stopped it while the claim was being written: void, nobody has begun it.
+        return board
     return replace(
         board,
         phase=_P.PUSHING,

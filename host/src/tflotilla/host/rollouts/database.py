@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 FILE = "rollouts.db"
 _FILE_URL = "sqlite:///"
 _VERSION = 1
-#: Serializes what concerns the whole PostgreSQL database: its tables, and the end of the audit log.
-_SCHEMA_LOCK, _AUDIT_LOCK = 0x7F101, 0x7F102
+#: Serializes what concerns the whole PostgreSQL database: its tables, the end of the audit log, and the order of
+#: rollouts, in which nobody may find an older one that was not there a moment ago.
+_SCHEMA_LOCK, _AUDIT_LOCK, _ORDER_LOCK = 0x7F101, 0x7F102, 0x7F103
 _MOST_NAMED = 5
 
 
@@ -105,6 +106,8 @@ class DatabaseJournal:
         row = {"name": plan.rollout, "created": at, "by": _clean(by), "plan": _text(codec.encode(plan))}
         try:
             with self._writing() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_ORDER_LOCK)))
                 connection.execute(sql.insert(schema.ROLLOUTS).values(row))
         except schema.DuplicateError as error:
             raise ConflictError(f"there is a rollout {plan.rollout} already") from error

@@ -64,7 +64,7 @@ def under_way(journal: Journal) -> Iterator[Rollout]:
 
 
 def refuse_overlap(journal: Journal, plan: Plan) -> tuple[Rollout, ...]:
-    """Return the older rollouts that wait for boards of this plan and may lose them.
+    """Return the rollouts older than this plan that wait for boards of it and may lose them.
 
     Raises:
         BusyError: a rollout is at work on boards of this plan, named with one of them.
@@ -74,7 +74,8 @@ def refuse_overlap(journal: Journal, plan: Plan) -> tuple[Rollout, ...]:
     losing = []
     for rollout in under_way(journal):
         if rollout.plan.rollout == plan.rollout:
-            continue
+            # Once it is written down, those that come after it are the ones to give way.
+            break
         shared = sorted(wanted & rollout.boards.keys())
         converging = rollout.status is Status.CONVERGING
         busy = [name for name in shared if not converging or _is_busy(rollout, name)]

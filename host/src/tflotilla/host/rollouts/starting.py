@@ -14,7 +14,7 @@ from tflotilla.host.fleet import push
 from tflotilla.host.models import compatibility
 from tflotilla.host.rollouts import bundle_copies, estimates, planning, register, survey, waves
 from tflotilla.host.rollouts.plan import Plan
-from tflotilla.shared.contract.errors import ConfigError, IncompatibleError
+from tflotilla.shared.contract.errors import BusyError, ConfigError, IncompatibleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +97,11 @@ def begin(fleet: Fleet, bundle: Bundle, planned: Plan, journal: Journal) -> Plan
         "boards": sum(len(wave.boards) for wave in kept.waves),
     }
     journal.audit("start", by=kept.by, at=time.time(), rollout=kept.rollout, detail=detail)
-    register.claim(journal, kept, by=kept.by)
+    try:
+        register.claim(journal, kept, by=kept.by)
+    except BusyError as error:
+        journal.audit("busy", by=kept.by, at=time.time(), rollout=kept.rollout, detail={"reason": str(error)})
+        raise
     return kept
 
 

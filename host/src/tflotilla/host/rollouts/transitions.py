@@ -87,7 +87,12 @@ class Draft:
         board = self.boards.get(event.board)
         if board is None or board.wave is None:
             return
-        around = Around(bundle=self.plan.bundle, undoes_all=self.undoes_all, aborted=self.status is Status.ABORTED)
+        around = Around(
+            bundle=self.plan.bundle,
+            undoes_all=self.undoes_all,
+            aborted=self.status is _S.ABORTED,
+            pushes=self.status in (_S.RUNNING, _S.CONVERGING),
+        )
         after = moved(around, board, event, at)
         if after is board:
             return
