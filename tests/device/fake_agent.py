@@ -22,6 +22,7 @@ from tflotilla.device.control_server import ControlServer
 from tflotilla.device.home import Home
 from tflotilla.device.installer import Installer
 from tflotilla.device.pid_lock import PidLock
+from tflotilla.device.session_server import SessionServer
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.messages import DelegateReport, State
@@ -119,6 +120,8 @@ class _Agent:
 async def _run(home: Home) -> None:
     agent = _Agent(home)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, agent.stopped.set)
+    sessions = SessionServer(home)
+    sessions.start()
     async with ControlServer(home, agent):
         agent.benchmarks.recover()
         await agent.installer.start()
@@ -126,6 +129,7 @@ async def _run(home: Home) -> None:
         await agent.stopped.wait()
         await agent.benchmarks.stop()
         await agent.installer.stop()
+    sessions.close()
 
 
 def main() -> int:

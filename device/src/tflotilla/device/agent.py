@@ -30,6 +30,7 @@ from tflotilla.device.outbox import Outbox
 from tflotilla.device.pid_lock import PidLock
 from tflotilla.device.reporting import Envelopes, new_boot
 from tflotilla.device.serving import Hooks, Keeper
+from tflotilla.device.session_server import SessionServer
 from tflotilla.device.store import Store
 from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import codec, session
@@ -202,6 +203,7 @@ class Agent:
         )
         self._benchmark_row = 0
         self._control = ControlServer(home, self)
+        self._sessions = SessionServer(home)
         self._transport: Transport | None = None
         self._gate = EventGate()
         self._tasks: list[asyncio.Task[None]] = []
@@ -218,6 +220,7 @@ class Agent:
 
         """
         await self._control.start()
+        self._sessions.start()
         # Before anybody can ask, and before anything is collected: what an interrupted benchmark measures is named by
         # nothing else.
         self._benchmarks.recover()
@@ -241,6 +244,7 @@ class Agent:
 
     async def close(self) -> None:
         """End everything in order: the worker hands its last window over, the rest is kept on disk."""
+        self._sessions.close()
         await self._control.close()
         await self._benchmarks.stop()
         await self._installer.stop()

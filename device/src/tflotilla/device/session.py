@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.manifest import Manifest
 
 _PIECE_BYTES = 256 << 10
+_TRANSFERS = frozenset({"offer", "manifest", "blob", "samples"})
 #: A chunk's length in decimal digits, with the newline.
 _LENGTH_LINE_BYTES = 20
 
@@ -59,6 +61,16 @@ def run(home: Home, requests: BinaryIO, replies: BinaryIO, *, first: bytes | Non
         return 0
 
 
+def carry_on(home: Home, requests: BinaryIO, replies: BinaryIO, *, first: bytes) -> bytes | None:
+    """Serve the transfers of a session that began elsewhere, beginning with `first`.
+
+    Returns:
+        The first request that is something else, as it came; None when the session is over.
+
+    """
+    return _Session(home, requests, replies, first).transfers()
+
+
 class _Session:
     def __init__(self, home: Home, requests: BinaryIO, replies: BinaryIO, first: bytes | None) -> None:
         self._home = home
@@ -66,6 +78,8 @@ class _Session:
         self._requests = requests
         self._replies = replies
         self._first = first
+        #: The request that was read last, as it came.
+        self._line = b""
         #: Digest and size of the blobs that a signed manifest of this session names.
         self._awaited: dict[str, int] = {}
 
@@ -90,6 +104,17 @@ class _Session:
         except _StreamLostError:
             pass
         return 0
+
+    def transfers(self) -> bytes | None:
+        with contextlib.suppress(_StreamLostError):
+            while (request := self._next_request()) is not None:
+                if request.verb == "bye":
+                    self._say(Reply())
+                    return None
+                if request.verb not in _TRANSFERS:
+                    return self._line
+                self._answer(request)
+        return None
 
     def _hello(self) -> Hello:
         from tflotilla.device import config, facts
@@ -121,6 +146,7 @@ class _Session:
                 return None
             if not line.strip():
                 continue
+            self._line = line
             try:
                 return request_from_line(line)
             except ContractError as error:
