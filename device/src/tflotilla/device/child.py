@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tflotilla.shared.contract.board import RuntimeOffer
 
+    #: Writes a line: what kind of line it is, and what it says.
+    Write = Callable[[bytes, object], None]
+
 T = TypeVar("T")
 # Before anything imports numpy: its OpenBLAS would start a thread per core, to wait beside the runtime's for matrices
 # that never come.
@@ -62,16 +65,19 @@ def write_all(channel: int, data: bytes) -> None:
         view = view[os.write(channel, view) :]
 
 
-def answer_once(kind: type[T], answer: Callable[[T], object]) -> int:
-    """Be a child that answers its spec with one line of JSON; return the exit code.
+def answer_in_lines(kind: type[T], respond: Callable[[T, Write], None]) -> int:
+    """Be a child that answers its spec with the lines that `respond` writes; return the exit code.
 
-    `answer` turns errors of ours into its own kind of report; what it lets out is a bug and ends with a traceback.
+    `respond` turns errors of ours into its own kind of report; what it lets out is a bug and ends with a traceback.
     """
     channel = claim_stdout()
     die_with_parent()
+
+    def write(label: bytes, value: object) -> None:
+        write_all(channel, label + codec.canonical_json(value) + b"\n")
+
     try:
-        spec = read_spec(kind)
-        write_all(channel, codec.canonical_json(answer(spec)) + b"\n")
+        respond(read_spec(kind), write)
     except ContractError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -79,6 +85,11 @@ def answer_once(kind: type[T], answer: Callable[[T], object]) -> int:
         # Whoever asked is gone; the answer interests nobody.
         return 0
     return 0
+
+
+def answer_once(kind: type[T], answer: Callable[[T], object]) -> int:
+    """Be a child that answers its spec with one line of JSON; return the exit code."""
+    return answer_in_lines(kind, lambda spec, write: write(b"", answer(spec)))
 
 
 def absent(name: str) -> RuntimeOffer:

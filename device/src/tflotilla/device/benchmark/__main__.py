@@ -10,37 +10,21 @@ import sys
 from typing import TYPE_CHECKING
 
 from tflotilla.device import child, reports
-from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.errors import ContractError
 
 if TYPE_CHECKING:
-    from tflotilla.device.reports import Phase
+    from tflotilla.device.child import Write
 
 
 def main() -> int:
     """Answer one CellSpec; return the exit code."""
-    channel = child.claim_stdout()
-    child.die_with_parent()
+    return child.answer_in_lines(reports.CellSpec, _measure)
 
-    def write(kind: bytes, value: object) -> None:
-        child.write_all(channel, kind + codec.canonical_json(value) + b"\n")
 
-    def say(phase: Phase) -> None:
-        write(reports.PHASE, phase)
+def _measure(spec: reports.CellSpec, write: Write) -> None:
+    # Here, so that numpy and the runtime are not imported before that is timed.
+    from tflotilla.device.benchmark import cell
 
-    try:
-        spec = child.read_spec(reports.CellSpec)
-        # Here, so that numpy and the runtime are not imported before that is timed.
-        from tflotilla.device.benchmark import cell
-
-        write(reports.CELL, cell.measure(spec, say))
-    except ContractError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever asked is gone; the answer interests nobody.
-        return 0
-    return 0
+    write(reports.CELL, cell.measure(spec, lambda phase: write(reports.PHASE, phase)))
 
 
 if __name__ == "__main__":
