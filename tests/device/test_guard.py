@@ -70,15 +70,16 @@ def test_starting_twice_keeps_the_first(home: Home) -> None:
     assert (guard.status(home), holder(home.pid)) == first
 
 
-def test_an_agent_that_is_killed_is_started_again(home: Home) -> None:
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (40, "signal 40")])
+def test_an_agent_that_is_killed_is_started_again(home: Home, number: int, name: str) -> None:
     _cli(home, "start")
     agent = holder(home.pid)
     assert agent is not None
 
-    os.kill(agent, signal.SIGKILL)
+    os.kill(agent, number)
 
     wait_until(lambda: _restarted(home, agent), "another agent answers")
-    assert "the agent was killed by SIGKILL; starting it again in" in home.log.read_text()
+    assert f"the agent was killed by {name}; starting it again in" in home.log.read_text()
 
 
 def test_the_agent_ends_with_a_guard_that_is_killed_and_both_can_be_started_again(home: Home) -> None:

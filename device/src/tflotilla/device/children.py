@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from tflotilla.device.endings import signal_name
 from tflotilla.device.waiting import within
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import ContractError, ProbeError
@@ -117,7 +118,7 @@ class Child:
     def account(self, code: int) -> str:
         """Say in one sentence how it ended."""
         words = b" ".join(self._last_words).decode(errors="replace")[-_LAST_WORDS_BYTES:]
-        how = f"crashed ({_signal_name(-code)})" if code < 0 else f"ended with code {code}"
+        how = f"crashed ({signal_name(-code)})" if code < 0 else f"ended with code {code}"
         return f"the {self._name} process {how}" + (f"; its last words: {words}" if words else "")
 
     def _signal(self, number: signal.Signals) -> None:
@@ -169,10 +170,3 @@ async def _first_line(child: Child) -> bytes | None:
     async for line in child.lines():
         return line
     return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tflotilla.device import control
 from tflotilla.device.backoff import Backoff
 from tflotilla.device.child import die_with_parent
+from tflotilla.device.endings import signal_name
 from tflotilla.device.pid_lock import PidLock, holder
 from tflotilla.shared.contract.errors import BoardError
 
@@ -212,7 +213,7 @@ class _Guard:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(agent.pid, signal.SIGKILL)
         code = agent.returncode
-        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        ending = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         return f"the agent {ending}"
 
     def _copy(self, output: int) -> bool:

@@ -6,18 +6,14 @@ The cell's figures are there already; whatever happens here is a note beside the
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tflotilla.device import child
+from tflotilla.device import child, one_shot
 from tflotilla.device.benchmark import benchmark_model
 from tflotilla.device.bundle_folder import BundleFolder
 from tflotilla.device.reports import CellSpec
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.benchmark import Configuration
     from tflotilla.shared.inference.runtime import Tensor
 
-_LOG_TAIL = 200
 #: Of the time, for the board's own program.
 _PROGRAM_SHARE = 0.3
 
@@ -55,31 +50,15 @@ class ProfileReport:
 
 def ask(cell: CellSpec, *, seconds: float, timeout_s: float) -> OperatorProfile:
     """Time the operators in a child. Raises BoardError with the reason why that can't be had."""
-    # A group of its own: what a delegate starts must not survive.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tflotilla.device.benchmark.profiling"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
     try:
-        spec = ProfileSpec(cell=cell, seconds=seconds)
-        answer, log = process.communicate(codec.canonical_json(spec), timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        _end(process)
-        message = f"no answer within {timeout_s:g} s"
-        raise BoardError(message) from error
-    except BaseException:
-        _end(process)
-        raise
+        ended = one_shot.ask("benchmark.profiling", ProfileSpec(cell=cell, seconds=seconds), timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise BoardError(str(error)) from error
     try:
-        report = codec.decode(ProfileReport, json.loads(answer), "the operators' pass")
+        report = codec.decode(ProfileReport, json.loads(ended.answer), "the operators' pass")
     except (ValueError, TflotillaError) as error:
-        tail = log.decode(errors="replace").strip().rpartition("\n")[2][-_LOG_TAIL:]
-        code = process.returncode
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        message = f"its process {how} ({tail})"
+        how = f"was ended by signal {-ended.code}" if ended.code < 0 else f"ended with code {ended.code}"
+        message = f"its process {how} ({ended.last_words})"
         raise BoardError(message) from error
     if report.profile is None:
         raise BoardError(report.reason or "no reason was given")
@@ -135,13 +114,6 @@ def best(
     if trouble is None:
         return found
     return replace(found, note=f"{found.note} The board's own benchmark_model was no help: {trouble}.", text=text)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # It may have ended by itself in this moment; its group is gone with it.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 if __name__ == "__main__":

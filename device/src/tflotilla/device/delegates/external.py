@@ -6,15 +6,12 @@ one sentence, and the model runs on the CPU. What this module does NOT do: load 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tflotilla.device import one_shot
+from tflotilla.device.endings import signal_name
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.messages import DelegateReport
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 #: A trial loads two interpreters and runs the goldens twice; Edge TPU libraries take up to 3 s for their first one.
 TIMEOUT_S = 20.0
-_LOG_TAIL = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,41 +51,15 @@ def settle(bundle: BundleFolder, inference: InferenceConfig, *, timeout_s: float
 
 
 def _try_out(spec: TrialSpec, timeout_s: float) -> TrialReport:
-    # A group of its own: a delegate's helpers must not survive its timeout.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tflotilla.device.delegates.trial"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
     try:
-        answer, log = process.communicate(codec.canonical_json(spec), timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        return TrialReport(ok=False, reason=f"the delegate hung: no answer within {timeout_s:g} s")
-    except BaseException:
-        _end(process)
-        raise
-    if process.returncode < 0:
-        return TrialReport(ok=False, reason=f"the delegate crashed ({_signal_name(-process.returncode)})")
+        ended = one_shot.ask("delegates.trial", spec, timeout_s=timeout_s)
+    except TimeoutError as error:
+        return TrialReport(ok=False, reason=f"the delegate hung: {error}")
+    if ended.code < 0:
+        return TrialReport(ok=False, reason=f"the delegate crashed ({signal_name(-ended.code)})")
     try:
-        document = json.loads(answer)
+        document = json.loads(ended.answer)
     except ValueError:
-        tail = log.decode(errors="replace").strip().rpartition("\n")[2][-_LOG_TAIL:]
-        return TrialReport(ok=False, reason=f"the delegate ended its process with code {process.returncode} ({tail})")
+        reason = f"the delegate ended its process with code {ended.code} ({ended.last_words})"
+        return TrialReport(ok=False, reason=reason)
     return codec.decode(TrialReport, document, "the delegate's trial")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # It may have ended by itself in this moment; its group is gone with it.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
