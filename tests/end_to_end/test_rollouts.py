@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.fleet]
 PATIENCE_S = 120.0
 #: The telemetry of a test is short: a second of soaking has five windows.
 QUICK = ("--soak", "3s", "--baseline", "2s", "--shadow", "10")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,16 @@ from tests.network import fleets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what lies here to `make test-fleet`: it takes minutes."""
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.fleet)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.sshd import Sshd
     from tests.systemd import Booted
 
-pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto]
+pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto, pytest.mark.fleet]
 
 _WINDOW_S = 8.0
 _WATCHING = "waiting for the new agent to report; else the old one comes back"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.brokers import Mosquitto
     from tests.sshd import Sshd
 
-pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto]
+pytestmark = [pytest.mark.sshd, pytest.mark.mosquitto, pytest.mark.fleet]
 
 _WINDOW_S = 6.0
 

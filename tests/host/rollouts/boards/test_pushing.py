@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.rollouts.jobs import Job, JobProgress
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.fleet]
 
 
 def _job(fleet: Fleet, bundle: Bundle, *, kind: str = "push", **changes: object) -> Job:
