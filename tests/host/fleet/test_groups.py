@@ -91,6 +91,7 @@ def test_labels_of_a_group_can_be_selected_by_the_groups_below_it(tmp_path: Path
         ("gen=4 or", "online or", "only names, groups and labels can be asked for"),
         ("@kitchen,!pi-1", "@later", "no group '@later'; the fleet's groups: kitchen"),
         ("[groups.fours]", '[groups."a b"]\n[groups.fours]', "groups.a b: a group's name is letters"),
+        ('labels = { gen = "4" }', 'labels = { gen = { four = "4" } }', "labels.gen: "),
         ("kitchen.agent.source", "kitchen.agent.sorce", "boards.pi-1.agent: unknown key 'sorce'"),
         ('jump = "me@bastion"', 'jump = "-oProxyCommand=x"', "is not [user@]host[:port]"),
         ("[agent.inference]", '[inventory]\nansible = "no.ini"\n[agent.inference]', "inventory.ansible: "),

@@ -94,6 +94,12 @@ def test_any_name_becomes_a_board_name_or_is_refused(origin: str, name: str | No
         assert name == board_name(origin)
 
 
+@pytest.mark.parametrize("origin", ["all", "Offline", "and"])
+def test_a_name_that_means_something_else_in_selectors_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match="means something else in selectors; choose another"):
+        board_name(origin)
+
+
 _EXPORTED = {
     "pi-1": BoardEntry(host="10.0.0.1", port=2222, user="pi", identity="~/.ssh/a key", jump="me@bastion:22"),
     "pi-2": BoardEntry(host="pi-2", labels={"room": "kitchen", "n": "007", "t": "True"}, python="/opt/py 3/bin/python"),

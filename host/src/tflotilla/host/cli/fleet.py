@@ -74,8 +74,7 @@ def show(
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    if board not in loaded.boards:
-        loaded.select(f"name={board}")
+    loaded.board(board)
     known = loaded.known([board])[board]
     groups = _groups(loaded).get(board, ())
     wanted = desired(loaded).get(board)

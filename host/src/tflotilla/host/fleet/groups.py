@@ -95,8 +95,11 @@ def _deep(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(table: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return a table's labels as texts; those that are none are refused later, where the table is read."""
     labels = table.get("labels", {}) if isinstance(table, Mapping) else {}
-    return labels if isinstance(labels, Mapping) else {}
+    if not isinstance(labels, Mapping):
+        return {}
+    return {key: str(value) for key, value in labels.items()}
 
 
 def _pick(

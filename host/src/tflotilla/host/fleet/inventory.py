@@ -87,6 +87,7 @@ class _Document:
         check_fleet(self.name)
         for board in self.boards:
             check_board_id(board)
+            selectors.check_name(board)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +201,10 @@ class Fleet:
 
     def board(self, name: str) -> BoardEntry:
         """Return one board. Raises UsageError naming those there are."""
-        return self.boards[self.select(name)[0]] if name not in self.boards else self.boards[name]
+        if name not in self.boards:
+            message = f"no board {name!r}; {selectors.those_there(self.boards)}"
+            raise UsageError(message)
+        return self.boards[name]
 
     def named_groups(self) -> dict[str, tuple[str, ...]]:
         """Return the boards that the file's groups name one by one, or by pattern: what importing adds to."""
@@ -337,6 +341,7 @@ class Fleet:
         for name in add or {}:
             try:
                 check_board_id(name)
+                selectors.check_name(name)
             except ValueError as error:
                 raise UsageError(str(error)) from error
         with self._locked():

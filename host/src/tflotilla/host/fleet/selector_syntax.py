@@ -2,7 +2,7 @@
 
     expression   one or more of: all · `and` any · `or` any · `not` one · ( … ) · a list
     list         terms with commas or spaces between them: names add, conditions narrow, `!` leaves out
-    term         pi-7 · pi-* · @kitchen · key=value · key!=value · online · offline · each with `!` before it or not
+    term         pi-7 · pi-* · @kitchen · key=value · key==value · key!=value · online · offline · each with `!` or not
 
 `and` binds closer than `or`, `not` closer than both. Values with spaces stand in quotes: `model="Raspberry Pi 4*"`.
 """
@@ -17,10 +17,12 @@ from tflotilla.shared.contract.errors import UsageError
 
 _TOKEN = re.compile(r"\s*(?:(?P<sign>[(),])|(?P<word>(?:[^\s(),\"']|\"[^\"]*\"|'[^']*')+)|(?P<odd>\S))")
 _QUOTES = re.compile(r"\"([^\"]*)\"|'([^']*)'")
-_NAME = re.compile(r"[a-z0-9*?\[][a-z0-9*?\[\]-]*")
+_NAME = re.compile(r"[a-z0-9*?\[](?:[a-z0-9*?\[\]-]|(?<=\[)!)*")
 _GROUP = re.compile(r"[A-Za-z0-9_*?\[][A-Za-z0-9._*?\[\]-]*")
 _DEEPEST = 100
 _OPERATORS = frozenset({"and", "or", "not"})
+#: What is no board's name, because it means something else here.
+WORDS = frozenset({*_OPERATORS, "all", "online", "offline"})
 Kind = Literal["name", "group", "label", "presence"]
 
 
@@ -175,6 +177,8 @@ class _Parser:
             key, _equals, value = bare.partition("=")
             if key.endswith("!"):
                 key, wanted = key[:-1], not wanted
+            # `==` is `=`, as in Kubernetes' selectors: no label's value begins with one.
+            value = value.removeprefix("=")
             if not key:
                 raise self._wrong(token, f"{text!r} has no key before '='")
             return Term(kind="label", key=key, value=value, wanted=wanted, text=text, at=token.at)
@@ -184,6 +188,8 @@ class _Parser:
             return Term(kind="group", value=bare[1:], wanted=wanted, text=text, at=token.at)
         if bare in ("online", "offline"):
             return Term(kind="presence", value=bare, wanted=wanted, text=text, at=token.at)
+        if bare.lower() in _OPERATORS:
+            raise self._wrong(token, f"write {bare.lower()!r}, not {bare!r}")
         if not _NAME.fullmatch(bare):
             shown = f"selector term {text!r} is neither a board, a pattern like 'pi-*', nor a label like room=kitchen"
             raise UsageError(shown if text == self._expression else f"{shown} (at character {token.at})")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.contacts import Known
 
 _EVERY = frozenset({"all", "*"})
+_OTHER_KEYS = ("name", "group")
 _SHOWN_NAMES = 8
 _NEAR = 0.75
 _WILD = re.compile(r"[*?\[]")
@@ -59,7 +60,7 @@ def select(
     tree = selector_syntax.parse(expression)
     chosen = picker.pick(tree)
     if not chosen and not may_be_empty:
-        message = f"selector {expression!r} picks no board; {picker.hint(tree) or _known(boards)}"
+        message = f"selector {expression!r} picks no board; {picker.hint(tree) or those_there(boards)}"
         raise UsageError(message)
     return tuple(name for name in boards if name in chosen)
 
@@ -106,6 +107,13 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
 def is_label(key: str, value: str) -> bool:
     """Whether a selector can name this label."""
     return is_key(key) and not re.search(r"[,!=\s]", value)
+
+
+def check_name(name: str) -> None:
+    """Refuse a board's name that selectors take for something else: `all` would be every board. Raises ValueError."""
+    if name in selector_syntax.WORDS:
+        message = f"board name {name!r} means something else in selectors; choose another"
+        raise ValueError(message)
 
 
 def is_key(key: str) -> bool:
@@ -183,7 +191,7 @@ class _Picker:
             return set(self._boards)
         matched = {term.value} & self._boards.keys() or set(fnmatch.filter(self._boards, term.value))
         if not matched:
-            message = f"no board {term.text!r}; {_known(self._boards)}"
+            message = f"no board {term.text!r}; {those_there(self._boards)}"
             raise UsageError(message)
         return matched
 
@@ -213,14 +221,16 @@ class _Picker:
 
     def _refuse_slip(self, term: Term) -> None:
         """Refuse a key that nobody has and that looks like one somebody has: `not stie=lab` would pick everything."""
-        keys = {key for labels in self._boards.values() for key in labels}.union(traits.KEYS)
-        near = difflib.get_close_matches(term.key, keys, n=1, cutoff=_NEAR)
+        keys = {key for labels in self._boards.values() for key in labels}.union(traits.KEYS, _OTHER_KEYS)
+        by_sound = {key.lower(): key for key in keys}
+        near = difflib.get_close_matches(term.key.lower(), by_sound, n=1, cutoff=_NEAR)
         if near:
-            message = f"selector term {term.text!r}: no board has a label {term.key!r}; did you mean {near[0]!r}?"
+            meant = by_sound[near[0]]
+            message = f"selector term {term.text!r}: no board has a label {term.key!r}; did you mean {meant!r}?"
             raise UsageError(message)
 
     def _has_key(self, key: str) -> bool:
-        return key in traits.KEYS or key in ("name", "group") or any(key in labels for labels in self._boards.values())
+        return key in traits.KEYS or key in _OTHER_KEYS or any(key in labels for labels in self._boards.values())
 
     def _remembered(self, term: Term) -> Mapping[str, Known]:
         if self._ask is None:
@@ -249,7 +259,8 @@ def _terms(node: Node) -> Iterable[Term]:
                 yield from _terms(part)
 
 
-def _known(boards: Mapping[str, Mapping[str, str]]) -> str:
+def those_there(boards: Mapping[str, object]) -> str:
+    """Say which boards there are, for who named none of them."""
     if not boards:
         return "the fleet has no boards yet (`tflotilla board add`)"
     shown = ", ".join(list(boards)[:_SHOWN_NAMES])

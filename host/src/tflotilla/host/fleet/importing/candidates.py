@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tflotilla.host.fleet.selectors import check_name
 from tflotilla.shared.contract.board import check_board_id
 
 _LONGEST_NAME = 63
@@ -53,6 +54,7 @@ def board_name(origin: str) -> str:
     if not name:
         message = f"no board name can be made of {origin!r}"
         raise ValueError(message)
+    check_name(name)
     return name if _is_name(origin) is False else origin
 
 
