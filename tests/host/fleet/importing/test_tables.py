@@ -50,7 +50,6 @@ def test_a_table_has_a_board_on_each_line_and_labels_in_columns_of_their_own(tmp
         ("pi-1,h,70000", "line 2: port must be 1..65535"),
         ("pi-1,h,22,docker", "line 2: install must be auto, user or system"),
         ("pi-1,h,22,user,a b", "line 2: label 'a': write key=value"),
-        ("pi-1,h,22,user,a=b,c d", "line 2: label 'room' = 'c d'"),
         ("pi-1,h,22,user,a=b,c,d", "line 2: it has 7 cells, the header 6"),
         (",,22", "line 2: it names neither a board nor a host"),
         ("---,h,22", "line 2: no board name can be made of '---'"),
@@ -63,13 +62,29 @@ def test_a_line_that_is_no_board_is_left_out_with_its_number(line: str, reason: 
     assert reason in found.left_out[0].reason
 
 
+def test_columns_for_people_are_passed_over_and_told() -> None:
+    found = table.parse(
+        '# a, "b" c\nname,host,room,Serial No\npi-1,h1,"by the\r\n#2 door",77\n\npi-2,h2,hall,78\n,h3,"a\nb",\n-,,,\n',
+        "t.csv",
+    )
+
+    expected = (
+        Candidate(name="pi-1", origin="pi-1", table={"host": "h1"}, notes=("room can't be a label: 'by the #2 door'",)),
+        Candidate(name="pi-2", origin="pi-2", table={"host": "h2", "labels": {"room": "hall"}}),
+        Candidate(name="h3", origin="h3", table={"host": "h3"}, notes=("room can't be a label: 'a b'",)),
+    )
+    assert expected == found.candidates
+    assert (LeftOut(origin="-", reason="line 9: no board name can be made of '-'"),) == found.left_out
+    assert ("column 'serial no' is passed over: it can't be a label",) == found.notes
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "t.csv holds no table"),
         ("pi-1,10.0.0.1\n", "the first line must name the columns"),
         ("name,name\n", "column 'name' stands there twice"),
-        ("name,my room\n", "column 'my room' can't be a label"),
+        ('name,host\npi-1,"h\n', "t.csv, line 2: "),
     ],
 )
 def test_a_table_without_a_usable_header_is_refused(text: str, said: str) -> None:

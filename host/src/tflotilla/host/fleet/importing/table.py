@@ -3,7 +3,7 @@
     name,host,port,user,identity,jump,python,install,groups,labels,room
 
 `host` or `name` must be there; `groups` and `labels` (key=value) hold several words with spaces or ';' between them.
-Any other column is a label of its own name. Lines that begin with '#' are passed over.
+Any other column is a label of its own name, where name and value can be one. Lines that begin with '#' are passed over.
 What it does NOT do: read spreadsheets; every one of them can write CSV.
 """
 
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.fleet.entries import BoardEntry
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
-from tflotilla.host.fleet.selectors import is_group, is_key, parse_labels
+from tflotilla.host.fleet.selectors import is_group, is_key, is_label, parse_labels
 from tflotilla.shared.contract.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _PLAIN = ("host", "user", "identity", "jump", "python", "install")
@@ -47,19 +47,17 @@ def read(path: Path) -> Reading:
 
 def parse(text: str, source: str) -> Reading:
     """Read a table's text. Raises InputError: the header can't be used."""
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#")]
-    lines = [(number, line) for number, line in lines if line.strip(" \t,;")]
+    lines = _rows(text, source)
     if not lines:
         message = f"{source} holds no table"
         raise InputError(message)
-    separator = max(",;\t", key=lines[0][1].count)
-    header = [name.strip().lower() for name in _cells(lines[0][1], separator)]
+    header = [name.lower() for name in lines[0][1]]
     _check(header, source)
+    odd = {name for name in header if name and name not in _COLUMNS and not is_key(name)}
     candidates: list[Candidate] = []
     left_out: list[LeftOut] = []
-    for number, line in lines[1:]:
-        cells = [cell.strip() for cell in _cells(line, separator)]
-        row = {name: cell for name, cell in zip(header, cells, strict=False) if name and cell}
+    for number, cells in lines[1:]:
+        row = {name: cell for name, cell in zip(header, cells, strict=False) if name and cell and name not in odd}
         where = f"line {number}"
         try:
             if any(cells[len(header) :]):
@@ -69,11 +67,32 @@ def parse(text: str, source: str) -> Reading:
         except (ValueError, UsageError) as error:
             left_out.append(LeftOut(origin=row.get("name") or row.get("host") or where, reason=f"{where}: {error}"))
     kept = distinct(candidates, left_out)
-    return Reading(source=source, candidates=kept, left_out=tuple(left_out))
+    notes = tuple(f"column {name!r} is passed over: it can't be a label" for name in header if name in odd)
+    return Reading(source=source, candidates=kept, left_out=tuple(left_out), notes=notes)
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader(io.StringIO(line), delimiter=separator), [])
+def _rows(text: str, source: str) -> list[tuple[int, list[str]]]:
+    """Return the rows that hold something, each with the number of its first line; a quoted cell may have several."""
+    found: list[tuple[int, list[str]]] = []
+    #: The lines of the row that is being read; within one, a line is what it is.
+    row: list[int] = []
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(io.StringIO(text, newline=""), 1):
+            if row or (not line.lstrip().startswith("#") and line.strip(" \t,;\r\n")):
+                row.append(number)
+                yield line
+
+    first = next(lines(), "")
+    row.clear()
+    try:
+        for cells in csv.reader(lines(), delimiter=max(",;\t", key=first.count), strict=True):
+            found.append((row[0], [cell.strip() for cell in cells]))
+            row.clear()
+    except csv.Error as error:
+        message = f"{source}, line {row[0]}: {error}"
+        raise InputError(message) from error
+    return found
 
 
 def _check(header: list[str], source: str) -> None:
@@ -81,10 +100,8 @@ def _check(header: list[str], source: str) -> None:
         message = f"{source}: the first line must name the columns, name and host among them, not {header[:6]}"
         raise InputError(message)
     twice = {name for name in header if name and header.count(name) > 1}
-    odd = [name for name in header if name and name not in _COLUMNS and not is_key(name)]
-    if twice or odd:
-        said = f"column {min(twice)!r} stands there twice" if twice else f"column {odd[0]!r} can't be a label"
-        message = f"{source}: {said}"
+    if twice:
+        message = f"{source}: column {min(twice)!r} stands there twice"
         raise InputError(message)
 
 
@@ -104,7 +121,8 @@ def _candidate(row: Mapping[str, str]) -> Candidate:
         message = f"install must be auto, user or system, not {table['install']!r}"
         raise ValueError(message)
     words = row.get("labels", "").replace(";", " ").split()
-    labels = parse_labels(words) | {key: value for key, value in row.items() if key not in _COLUMNS}
+    said = {key: value for key, value in row.items() if key not in _COLUMNS}
+    labels = parse_labels(words) | {key: value for key, value in said.items() if is_label(key, value)}
     if labels:
         table["labels"] = labels
     groups = tuple(row.get("groups", "").replace(";", " ").split())
@@ -113,5 +131,9 @@ def _candidate(row: Mapping[str, str]) -> Candidate:
             message = f"{group!r} can't be a group's name"
             raise ValueError(message)
     BoardEntry(**table)
-    notes = (f"{origin} becomes {name}",) if name != origin else ()
-    return Candidate(name=name, origin=origin, table=table, groups=groups, notes=notes)
+    notes = [f"{origin} becomes {name}"] if name != origin else []
+    # A table has columns for people too: what stands there is no reason to leave a board out.
+    notes += [
+        f"{key} can't be a label: {' '.join(value.split())!r}" for key, value in said.items() if key not in labels
+    ]
+    return Candidate(name=name, origin=origin, table=table, groups=groups, notes=tuple(notes))
