@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,12 @@ from tests.host.rollouts import made
 from tflotilla.host.rollouts import database, register, schema
 from tflotilla.host.rollouts.conductor import LEASE_S, Conductor
 from tflotilla.host.rollouts.controller import Controller
-from tflotilla.host.rollouts.events import Aborted, Paused
+from tflotilla.host.rollouts.events import Aborted, Paused, RollbackAsked
 from tflotilla.host.rollouts.jobs import Job, JobProgress, JobResult
 from tflotilla.host.rollouts.policy import GateLimits, Policy
 from tflotilla.host.rollouts.rollout import BoardPhase, Status
 from tflotilla.host.rollouts.watcher import Silence
-from tflotilla.shared.contract.errors import BusyError, ConflictError
+from tflotilla.shared.contract.errors import BusyError, ConflictError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -254,6 +255,52 @@ def test_a_controller_takes_what_nobody_conducts_and_gives_it_back(journal: Jour
 
     conducting.close()
     assert None is journal.conductor(free, at=clock())
+
+
+def test_a_controller_goes_on_with_what_was_over_when_a_person_says_so(journal: Journal, clock: Clock) -> None:
+    """Whoever said it may have been killed before anything was done."""
+    name = begun(journal)
+    journal.append(name, [Aborted()], by="anna@desk", at=clock())
+    conducting = controller(journal, [FakeExecutor(well)], clock)
+    conducting.look_around()
+    assert not conducting.conducts(name)
+
+    journal.append(name, [RollbackAsked()], by="bert@phone", at=clock())
+    clock.now += 60.0
+    conducting.look_around()
+
+    assert conducting.conducts(name)
+
+
+def test_a_controller_that_lost_a_rollout_says_to_whom(journal: Journal, clock: Clock) -> None:
+    name = begun(journal)
+    conducting = controller(journal, [FakeExecutor(off)], clock)
+    conducting.conduct(name)
+    assert None is conducting.lost(name)
+
+    clock.now += LEASE_S + 1
+    conductor(journal, name, FakeExecutor(off), clock, holder="bert@elsewhere 2")
+    conducting.tick(timeout_s=0.0)
+
+    assert not conducting.conducts(name)
+    assert f"{name} is conducted by bert@elsewhere 2 now" in str(conducting.lost(name))
+
+
+def test_a_controller_whose_journal_is_away_lets_go_of_everything(
+    journal: Journal, clock: Clock, tmp_path: Path
+) -> None:
+    begun(journal), begun(journal, "birds-1.0.0-bbbb")
+    executors = [FakeExecutor(well), FakeExecutor(well)]
+    conducting = controller(journal, executors, clock)
+    conducting.look_around()
+    shutil.copyfile(tmp_path / "rollouts.db", tmp_path / "another.db")
+    (tmp_path / "another.db").replace(tmp_path / "rollouts.db")
+
+    with pytest.raises(InputError):
+        conducting.tick(timeout_s=0.0)
+    conducting.close()
+
+    assert [True, True] == [executor.closed for executor in executors]
 
 
 def test_a_host_that_hears_nothing_begins_nothing(journal: Journal, clock: Clock) -> None:

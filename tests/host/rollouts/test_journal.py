@@ -105,6 +105,13 @@ def test_a_rollout_nobody_began_is_told_with_those_there_are(opened: Callable[[]
     assert ("a-1", "b-1") == journal.rollouts()
 
 
+def test_how_long_stories_are_is_told_oldest_first(journal: Journal) -> None:
+    journal.create(made.plan("a-1"), by="anna@desk", at=1001.0)
+    journal.append(NAME, [Paused(), Resumed()], by="anna@desk", at=1002.0)
+
+    assert [(NAME, 2), ("a-1", 0)] == list(journal.lengths().items())
+
+
 def test_what_was_written_is_there_for_others_who_open_it(journal: Journal, opened: Callable[[], Journal]) -> None:
     wrote = journal.append(NAME, [WaveBegan(wave=0), made.claimed()], by="anna@desk", at=1001.5)
     wrote += journal.append(NAME, [made.deployed(detail="tuned \x00 \udc80 ü")], by="anna@desk", at=1002.0)

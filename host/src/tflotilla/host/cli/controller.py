@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output
+from tflotilla.host.cli import interrupts, output
 from tflotilla.host.cli import rollout_options as options
 from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption  # noqa: TC001 - typer reads it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
-    from typing import NoReturn
 
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
 
 _TICK_S = 0.5
-_BROKER_AGAIN_S = 5.0
+_AGAIN_S = 5.0
 
 
 def controller(
@@ -52,8 +49,10 @@ def controller(
     loaded = Fleet.load(fleet)
     rate = quantities.bytes_per_second("--limit-rate", limit_rate)
     journal = database.of_fleet(loaded, tell=output.note)
-    signal.signal(signal.SIGTERM, _stop)
+    interrupts.take_the_end_for_one()
     try:
+        # One that can't be used at all is said at once; one that goes away later is waited for.
+        journal.rollouts()
         _serve(loaded, journal, once=once, forks=forks, limit_rate=rate, as_json=as_json)
     except KeyboardInterrupt:
         output.note("stopped; rollouts stand where they are")
@@ -61,16 +60,12 @@ def controller(
         journal.close()
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _serve(
     fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, limit_rate: float | None, as_json: bool
 ) -> None:
     from tflotilla.host.cli.rollout_conduct import executors, presence, telemetry
     from tflotilla.host.rollouts.controller import Controller
-    from tflotilla.shared.contract.errors import BrokerError
+    from tflotilla.shared.contract.errors import BrokerError, InputError
 
     tell = output.note if as_json else _tell
     while True:
@@ -93,12 +88,12 @@ def _serve(
                     return
                 finally:
                     conducting.close()
-        except BrokerError as error:
+        except (BrokerError, InputError) as error:
             if once:
                 raise
-            # It comes back, and boards keep what they have to say.
-            tell(f"{error}; trying again in {_BROKER_AGAIN_S:.0f} s")
-            time.sleep(_BROKER_AGAIN_S)
+            # Broker and journal come back: boards keep what they have to say, and what was to be done is written down.
+            tell(f"{error}; trying again in {_AGAIN_S:.0f} s")
+            time.sleep(_AGAIN_S)
 
 
 def _tell(line: str) -> None:

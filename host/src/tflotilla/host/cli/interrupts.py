@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import NoReturn
 
 #: Who presses again later than that means it.
 _ECHO_S = 1.0
@@ -29,6 +30,15 @@ def take_echoes_for_one() -> None:
             signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, interrupt)
+
+
+def take_the_end_for_one() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: what it holds is given back, and where it stands is said."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def ignore() -> None:

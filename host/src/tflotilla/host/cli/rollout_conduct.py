@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output, selecting
+from tflotilla.host.cli import interrupts, output, selecting
 from tflotilla.host.cli import rollout_options as options
 from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.25
 _SOME_FAILED = 1
+#: What a person said, and what whoever conducts the rollout then does.
+_Word = tuple[str, str]
 
 Name = Annotated[str | None, typer.Argument(metavar="[ROLLOUT]", help="Its name; default: the newest.")]
 FleetOption = selecting.FleetFile
@@ -54,11 +56,15 @@ def resume(
             hint = f"; `tflotilla rollout retry {name}` tries boards that failed" if found.status == "halted" else ""
             reason = f": {found.reason}" if found.reason else ""
             raise ConflictError(f"{name} is {found.status.value}{reason}; there is nothing to go on with{hint}")
+        word: _Word | None = None
         if found.status == "paused":
+            word = "resume", "goes on"
             _say(journal, name, "resume", _event("Resumed"))
+            if _obeyed(journal, name, word, as_json=as_json):
+                return
         else:
             _audit(journal, name, "resume")
-    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json)
+    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json, word=word)
 
 
 def retry(
@@ -92,7 +98,10 @@ def retry(
         if not boards:
             raise ConflictError(f"{name}: no board of it failed{'' if only is None else f' among {only}'}")
         _say(journal, name, "retry", Retried(boards=boards))
-    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json)
+        word = "retry", "tries them again"
+        if _obeyed(journal, name, word, as_json=as_json):
+            return
+    conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json, word=word)
 
 
 def rollback(
@@ -117,14 +126,10 @@ def rollback(
         if found.status is Status.ROLLED_BACK:
             raise ConflictError(f"{name} is rolled back already")
         _say(journal, name, "rollback", _event("RollbackAsked"))
-        conductor = journal.conductor(name, at=time.time())
-    if conductor is not None and as_json:
-        output.emit_json({"rollout": name, "said": "rollback", "conductor": conductor})
-        return
-    if conductor is not None:
-        output.note(f"{name}: {conductor} conducts it and rolls it back; `tflotilla rollout status {name}` shows it")
-        return
-    conduct(loaded, name, forks=forks, limit_rate=None, as_json=as_json, asked_back=True)
+        word = "rollback", "rolls it back"
+        if _obeyed(journal, name, word, as_json=as_json):
+            return
+    conduct(loaded, name, forks=forks, limit_rate=None, as_json=as_json, word=word)
 
 
 def conduct(
@@ -134,12 +139,12 @@ def conduct(
     forks: int | None,
     limit_rate: float | None,
     as_json: bool,
-    asked_back: bool = False,
+    word: _Word | None = None,
 ) -> None:
     """Carry one rollout out until it is over, or waits for a person or for boards that are off; then say where it is.
 
     Raises:
-        BusyError: somebody else conducts it.
+        BusyError: somebody else conducts it, and there is no `word` of a person that they obey.
         HaltedError: its gates stopped it.
         typer.Exit: single boards failed.
 
@@ -149,7 +154,7 @@ def conduct(
     from tflotilla.host.rollouts.controller import Controller
 
     journal = database.of_fleet(fleet, tell=output.note)
-    rollout: Rollout | None = None
+    interrupts.take_the_end_for_one()
     try:
         with telemetry(fleet) as (heard, hears), _shown(as_json=as_json) as say:
 
@@ -171,7 +176,7 @@ def conduct(
                 tell=say.line,
             )
             try:
-                rollout = _until_it_rests(controller, name, say)
+                _until_it_rests(controller, name, say)
             except KeyboardInterrupt:
                 output.note(f"{name} stands where it is; `tflotilla rollout resume {name}` goes on")
                 raise
@@ -179,14 +184,17 @@ def conduct(
                 controller.close()
         rollout = register.load(journal, name)
     except BusyError as error:
+        # A controller may have seen the word before we could begin.
+        if word is not None and _obeyed(journal, name, word, as_json=as_json):
+            return
         _audit(journal, name, "busy", reason=str(error))
         raise
     finally:
         journal.close()
-    _finish(rollout, as_json=as_json, asked_back=asked_back)
+    _finish(rollout, as_json=as_json, asked_back=word is not None and word[0] == "rollback")
 
 
-def _until_it_rests(controller: object, name: str, say: _Say) -> Rollout:
+def _until_it_rests(controller: object, name: str, say: _Say) -> None:
     from tflotilla.host.cli import rollout_words
     from tflotilla.host.rollouts.controller import Controller
 
@@ -198,7 +206,9 @@ def _until_it_rests(controller: object, name: str, say: _Say) -> Rollout:
         say.progress(rollout_words.headline(rollout, now=time.time()), told)
         if controller.rests(name):
             break
-    return rollout
+    lost = controller.lost(name)
+    if lost is not None:
+        raise BusyError(lost)
 
 
 class _Say:
@@ -325,6 +335,19 @@ def _say(journal: Journal, name: str, action: str, event: Event) -> None:
 
     _audit(journal, name, action)
     journal.append(name, [event], by=register.person(), at=time.time())
+
+
+def _obeyed(journal: Journal, name: str, word: _Word, *, as_json: bool) -> bool:
+    """Say who does what a person just wrote down; False where nobody conducts the rollout, and this command has to."""
+    conductor = journal.conductor(name, at=time.time())
+    if conductor is None:
+        return False
+    action, does = word
+    if as_json:
+        output.emit_json({"rollout": name, "said": action, "conductor": conductor})
+    else:
+        output.note(f"{name}: {conductor} conducts it and {does}; `tflotilla rollout status {name}` shows it")
+    return True
 
 
 def _audit(journal: Journal, name: str, action: str, **detail: str) -> None:

@@ -9,13 +9,14 @@ What it does NOT do: decide (`engine`), sleep, or know what a signal is.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING
 
 from tflotilla.host.rollouts import register
 from tflotilla.host.rollouts.conductor import Conductor
-from tflotilla.shared.contract.errors import BusyError, ConflictError
+from tflotilla.shared.contract.errors import BusyError, ConflictError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,9 @@ class Controller:
         self._clock = clock
         self._random = random.Random()  # noqa: S311 - jitter
         self._conductors: dict[str, tuple[Conductor, Executor]] = {}
-        self._done: set[str] = set()
+        #: Rollouts that are over, and of how many events they were made then.
+        self._done: dict[str, int] = {}
+        self._lost: dict[str, str] = {}
         self._looked = 0.0
         self._deaf_until = 0.0
         self._heard = True
@@ -69,6 +72,10 @@ class Controller:
     def conducts(self, name: str) -> bool:
         """Whether that rollout is in our hands."""
         return name in self._conductors
+
+    def lost(self, name: str) -> str | None:
+        """Return why that rollout was taken out of our hands by another conductor; None where it was not."""
+        return self._lost.get(name)
 
     def rollout(self, name: str) -> Rollout | None:
         """Return a rollout that is in our hands as it stands."""
@@ -114,13 +121,15 @@ class Controller:
         if now - self._looked < _LOOK_EVERY_S:
             return
         self._looked = now
-        for name in self._journal.rollouts():
-            if name in self._conductors or name in self._done:
+        for name, events in self._journal.lengths().items():
+            if name in self._conductors or self._done.get(name) == events:
+                continue
+            if self._journal.conductor(name, at=now) is not None:
                 continue
             rollout = register.load(self._journal, name)
             if rollout.status.over:
-                # Only a person's word makes it go on, and that begins a conductor of its own.
-                self._done.add(name)
+                # Until a person says something.
+                self._done[name] = rollout.events
                 continue
             try:
                 self.conduct(name)
@@ -141,11 +150,12 @@ class Controller:
             except ConflictError as error:
                 # Lost to somebody who thought us gone: theirs now.
                 self._tell(f"{name}: {error}")
+                self._lost[name] = str(error)
                 self._let_go(name)
                 continue
             if conductor.rollout.status.over and conductor.idle:
                 self._let_go(name)
-                self._done.add(name)
+                self._done[name] = conductor.rollout.events
         return told
 
     def close(self) -> None:
@@ -156,7 +166,9 @@ class Controller:
     def _let_go(self, name: str) -> None:
         conductor, executor = self._conductors.pop(name)
         executor.close()
-        conductor.close()
+        # A journal that is away keeps nobody from going: the lease runs out.
+        with contextlib.suppress(InputError):
+            conductor.close()
 
     def _is_deaf(self) -> bool:
         hears = self._hears()

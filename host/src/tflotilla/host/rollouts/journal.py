@@ -64,6 +64,10 @@ class Journal(Protocol):
         """Return the names of all rollouts, oldest first."""
         ...
 
+    def lengths(self) -> Mapping[str, int]:
+        """Return how many events each rollout has, oldest first: who remembers them sees at once where one came."""
+        ...
+
     def plan(self, rollout: str) -> Plan:
         """Return a plan. Raises UsageError naming the last rollouts when there is none of that name."""
         ...
