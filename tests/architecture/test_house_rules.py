@@ -24,6 +24,7 @@ DOORS = {
     "amqtt": {"host/lab/broker.py", "host/lab/embedded_broker.py"},
     "tflite_runtime": {"shared/inference/runtimes/tflite_runtime.py"},
     "ai_edge_litert": {"shared/inference/runtimes/litert.py", "host/models/flatbuffer.py"},
+    "jinja2": {"host/pages/jinja.py"},
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
     "sqlalchemy": {"host/rollouts/database.py", "host/rollouts/schema.py"},

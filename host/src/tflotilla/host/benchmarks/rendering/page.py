@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tflotilla.host.benchmarks.rendering import board_state, foreign, operators, pictures, ranking, table, words
 from tflotilla.host.benchmarks.results import BoardRun
+from tflotilla.host.pages import jinja
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.benchmark import BenchmarkCell
 
@@ -49,16 +50,7 @@ class Figure:
 
 def render(run: Run) -> str:
     """Return the page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = jinja.environment(Path(__file__).parent / "templates")
     environment.globals |= {
         "words": words,
         "state": board_state,

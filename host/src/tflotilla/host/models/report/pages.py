@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.models import plots
+from tflotilla.host.pages import jinja
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import UsageError
 
@@ -54,16 +55,7 @@ def markdown(report: Report) -> str:
 
 
 def _render(template: str, report: Report) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=template.endswith(".html.j2"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = jinja.environment(Path(__file__).parent / "templates")
     environment.filters |= {
         "size": size,
         "ms": milliseconds,

@@ -1,0 +1,1 @@
+"""What the pages that people open have in common: how templates are filled in, and how pages look."""
