@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -109,7 +109,13 @@ def begun(journal: Journal, name: str = "digits-2.0.0-7f3a", *, boards: int = 3)
 
 
 def conductor(
-    journal: Journal, name: str, executor: FakeExecutor, clock: Clock, *, holder: str = "anna@elsewhere 1"
+    journal: Journal,
+    name: str,
+    executor: FakeExecutor,
+    clock: Clock,
+    *,
+    holder: str = "anna@elsewhere 1",
+    **changes: Any,
 ) -> Conductor:
     return Conductor(
         journal,
@@ -120,6 +126,7 @@ def conductor(
         fleet_file="fleet.toml",
         clock=clock,
         random=random.Random(0),  # noqa: S311 - jitter
+        **changes,
     )
 
 
@@ -320,6 +327,52 @@ def test_a_host_that_hears_nothing_begins_nothing(journal: Journal, clock: Clock
     clock.now += 60.0
     conducting.tick(timeout_s=0.0)
     assert ["pi-0"] == [job.board for job in executor.done]
+
+
+def test_a_wave_whose_broker_is_away_is_waited_for_until_it_can_be_judged(journal: Journal, clock: Clock) -> None:
+    conducting = conductor(journal, begun(journal), FakeExecutor(well), clock)
+    until(conducting, clock, lambda: conducting.rollout.phase == "soaking")
+
+    clock.now += 60.0
+    conducting.tick((), timeout_s=0.0, deaf=True)
+    assert ("soaking", False) == (conducting.rollout.phase, conducting.rests)
+
+    conducting.tick((), timeout_s=0.0)
+    assert 1 == len(conducting.rollout.verdicts)
+
+
+def test_a_rollback_in_the_middle_of_a_soak_does_not_wait_for_a_board_that_is_off(
+    journal: Journal, clock: Clock
+) -> None:
+    name = begun(journal)
+    conducting = conductor(
+        journal, name, FakeExecutor(lambda job: off(job) if job.kind == "undo" else well(job)), clock
+    )
+    until(conducting, clock, lambda: conducting.rollout.phase == "soaking")
+
+    journal.append(name, [RollbackAsked()], by="bert@phone", at=clock())
+    for _ in range(3):
+        conducting.tick((), timeout_s=0.0)
+
+    assert (Status.ROLLING_BACK, True) == (conducting.rollout.status, conducting.rests)
+
+
+def test_whoever_goes_on_does_not_tell_again_what_happened_before(journal: Journal, clock: Clock) -> None:
+    name = begun(journal)
+    before = conductor(journal, name, FakeExecutor(well), clock)
+    until(before, clock, lambda: before.rollout.phase == "soaking")
+    before.close()
+    told: list[str] = []
+
+    conductor(
+        journal,
+        name,
+        FakeExecutor(well),
+        clock,
+        on_events=lambda _rollout, recorded: told.extend(type(each.event).__name__ for each in recorded),
+    )
+
+    assert ["Resumed"] == told
 
 
 def test_a_newer_rollout_takes_the_boards_that_an_older_one_waits_for(journal: Journal, clock: Clock) -> None:

@@ -71,11 +71,12 @@ class Conductor:
         plan = journal.plan(name)
         self._lease: Lease = journal.take(name, holder=holder, at=clock(), for_s=LEASE_S)
         self._renewed = clock()
-        self.rollout: Rollout = engine.begin(plan)
         self._under_way: set[str] = set()
+        self._deaf = False
         self.watcher = Watcher([planned.board for planned in plan.boards], on_presence=on_presence)
         try:
-            self._catch_up()
+            # What happened before was told by whoever did it.
+            self.rollout: Rollout = engine.rebuild(plan, journal.events(name))
             if self.rollout.events and not self.rollout.status.over and self.rollout.status is not Status.PAUSED:
                 # Claims of a conductor before are void: nobody waits for their results any more.
                 self._record([Resumed()])
@@ -99,6 +100,9 @@ class Conductor:
         if not self.idle:
             return False
         now = self._clock()
+        if self._deaf and engine.next_actions(self.rollout, self.watcher.evidence, now=now, free=1):
+            # It will follow when something can be heard again.
+            return False
         return engine.wakes_at(self.rollout, now=now) is None or only_waits_for_boards(self.rollout, now=now)
 
     def tick(self, received: Iterable[Received], *, timeout_s: float, deaf: bool = False) -> Sequence[JobProgress]:
@@ -111,6 +115,7 @@ class Conductor:
             InputError: the journal can't be read or written.
 
         """
+        self._deaf = deaf
         now = self._clock()
         if now - self._renewed > _RENEW_AFTER_S:
             self._lease = self._journal.renew(self._lease, at=now, for_s=LEASE_S)
@@ -198,7 +203,8 @@ class Conductor:
 
 def only_waits_for_boards(rollout: Rollout, *, now: float) -> bool:
     """Whether whatever is left to do is on boards that could not be reached, and must be waited for."""
-    if rollout.phase == "soaking" and rollout.wave < len(rollout.plan.waves):
+    soaking = rollout.phase == "soaking" and rollout.wave < len(rollout.plan.waves)
+    if soaking and rollout.status is Status.RUNNING:
         return False
     waiting = False
     for progress in rollout.boards.values():
