@@ -115,7 +115,7 @@ def conductor(
     clock: Clock,
     *,
     holder: str = "anna@elsewhere 1",
-    **changes: Any,
+    **changes: Any,  # noqa: ANN401 - what a Conductor takes
 ) -> Conductor:
     return Conductor(
         journal,
