@@ -33,7 +33,7 @@ registry=/proc/sys/fs/binfmt_misc
 case " $native " in
 *" $(uname -m) "*) ;;
 *)
-    [ -e $registry/register ] || mount -t binfmt_misc binfmt_misc $registry 2>/dev/null ||
+    [ -e $registry/register ] || mount -t binfmt_misc binfmt_misc $registry 2>/dev/null || [ -e $registry/register ] ||
         cannot "this kernel has no binfmt_misc, so nothing of another architecture runs here"
     if [ ! -e "$registry/$emulator" ]; then
         [ -r "/usr/lib/binfmt.d/$emulator.conf" ] ||

@@ -36,7 +36,7 @@ _CALIBRATION_IMAGES = 200
 _SEED = 7
 #: A model of this size answers in milliseconds on a board, and emulated still in tens of them; starting Python takes
 #: seconds there.
-_HEALTH = ("probe_timeout_s=180", "confirm_window_s=3", "max_p99_ratio=none")
+_HEALTH = ("confirm_window_s=3", "max_p99_ratio=none")
 
 
 def trained(folder: Path) -> Path:
@@ -114,8 +114,8 @@ window_s = 1.0
     return someone
 
 
-def create(person: Person, model: Path, name: str, version: str, *options: str) -> None:
+def create(person: Person, model: Path, name: str, version: str, *options: str, probe_s: int = 180) -> None:
     """Make NAME-VERSION.tflb, whose goldens a board with that runtime must reproduce without one step of difference."""
-    health = [word for limit in _HEALTH for word in ("--health", limit)]
+    health = [word for limit in (*_HEALTH, f"probe_timeout_s={probe_s}") for word in ("--health", limit)]
     words = ("--name", name, "--version", version, "-o", f"{name}-{version}.tflb", *options, *health)
     person.types("bundle", "create", model, *words, "--reference", RUNTIME, "--tolerance-lsb", "0")
