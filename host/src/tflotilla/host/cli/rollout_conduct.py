@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from tflotilla.host.cli.rollout_progress import Progress
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.rollouts.events import Event
-    from tflotilla.host.rollouts.jobs import Executor, JobProgress
+    from tflotilla.host.rollouts.jobs import Executor
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
     from tflotilla.host.rollouts.watcher import Presence, Telemetry
@@ -85,11 +86,17 @@ def retry(
     3 fleet.toml, 10 MQTT, 11 nothing failed, or somebody else conducts it; 14 halted.
     """
     from tflotilla.host.rollouts.events import Retried
-    from tflotilla.host.rollouts.rollout import BoardPhase
+    from tflotilla.host.rollouts.rollout import BoardPhase, Status
 
     with opened(fleet) as (loaded, journal):
         name = _named(journal, rollout)
         found = _load(journal, name)
+        if found.status in (Status.ABORTED, Status.ROLLING_BACK):
+            ways = {
+                Status.ABORTED: "a rollout of its own takes boards up again",
+                Status.ROLLING_BACK: "let it end first",
+            }
+            raise ConflictError(f"{name} is {found.status.value}, so nothing is tried again; {ways[found.status]}")
         picked = set(loaded.select(only)) if only is not None else set(found.boards)
         failed = (BoardPhase.FAILED, BoardPhase.UNDONE, BoardPhase.STUCK)
         boards = tuple(
@@ -149,14 +156,14 @@ def conduct(
         typer.Exit: single boards failed.
 
     """
-    from tflotilla.host.cli import rollout_words
+    from tflotilla.host.cli import rollout_progress, rollout_words
     from tflotilla.host.rollouts import database, register
     from tflotilla.host.rollouts.controller import Controller
 
     journal = database.of_fleet(fleet, tell=output.note)
     interrupts.take_the_end_for_one()
     try:
-        with telemetry(fleet) as (heard, hears), _shown(as_json=as_json) as say:
+        with telemetry(fleet) as (heard, hears), rollout_progress.shown(as_json=as_json) as say:
 
             def on_events(after: Rollout, recorded: Sequence[Recorded]) -> None:
                 for each in recorded:
@@ -194,58 +201,24 @@ def conduct(
     _finish(rollout, as_json=as_json, asked_back=word is not None and word[0] == "rollback")
 
 
-def _until_it_rests(controller: object, name: str, say: _Say) -> None:
+def _until_it_rests(controller: object, name: str, say: Progress) -> None:
     from tflotilla.host.cli import rollout_words
     from tflotilla.host.rollouts.controller import Controller
+    from tflotilla.host.rollouts.rollout import BoardPhase
 
     assert isinstance(controller, Controller)  # noqa: S101 - imported late
     rollout = controller.conduct(name)
     while controller.conducts(name):
         told = controller.tick(timeout_s=_TICK_S)
         rollout = controller.rollout(name) or rollout
-        say.progress(rollout_words.headline(rollout, now=time.time()), told)
+        moving = (BoardPhase.PUSHING, BoardPhase.UNDOING)
+        busy = {board for board in rollout.open if rollout.boards[board].phase in moving}
+        say.update(rollout_words.headline(rollout, now=time.time()), told, busy=busy)
         if controller.rests(name):
             break
     lost = controller.lost(name)
     if lost is not None:
         raise BusyError(lost)
-
-
-class _Say:
-    """What a person sees meanwhile: lines of what happened, and on a terminal where it stands."""
-
-    def __init__(self, *, write: Callable[[str], None], update: Callable[[str], None]) -> None:
-        self._write = write
-        self._update = update
-        self._bytes: dict[str, tuple[int, int]] = {}
-        self._doing: dict[str, str] = {}
-
-    def line(self, text: str) -> None:
-        """Say that something happened."""
-        self._write(text)
-
-    def progress(self, headline: str, told: Sequence[JobProgress]) -> None:
-        """Say where it stands."""
-        for each in told:
-            if each.sent is not None and each.total is not None:
-                self._bytes[each.board] = each.sent, each.total
-            if each.text:
-                self._doing[each.board] = each.text
-        sent = sum(done for done, _total in self._bytes.values())
-        total = sum(whole for _done, whole in self._bytes.values())
-        transferred = f"  {sent / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
-        busy = ", ".join(f"{board} {text.partition(':')[0]}" for board, text in list(self._doing.items())[-3:])
-        self._update(f"{headline}{transferred}{f'  {busy}' if busy else ''}")
-
-
-@contextlib.contextmanager
-def _shown(*, as_json: bool) -> Iterator[_Say]:
-    if not output.notes().is_terminal:
-        # With --json the result alone is on stdout.
-        yield _Say(write=output.note if as_json else typer.echo, update=lambda _text: None)
-        return
-    with output.progress("") as update:
-        yield _Say(write=output.note, update=update)
 
 
 def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool) -> None:
@@ -256,10 +229,16 @@ def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool) -> None:
     stopped = rollout.status in (Status.HALTED, Status.ROLLING_BACK, Status.ROLLED_BACK)
     if stopped and not asked_back and rollout.reason:
         raise HaltedError(f"{rollout.plan.rollout} was stopped: {rollout.reason}")
-    bad = (BoardPhase.FAILED, BoardPhase.STUCK)
-    failed = [board for board, progress in rollout.boards.items() if progress.phase in bad or progress.misbehaved]
+    # Asked back, a board that failed is where it should be: on what it served before.
+    failed = [
+        board
+        for board, progress in rollout.boards.items()
+        if progress.phase is BoardPhase.STUCK
+        or (not asked_back and (progress.phase is BoardPhase.FAILED or progress.misbehaved))
+    ]
     if failed:
-        output.complain(f"{len(failed)} of {len(rollout.boards)} boards failed: {', '.join(failed[:8])}")
+        what = "can't be brought back" if asked_back else "failed"
+        output.complain(f"{len(failed)} of {len(rollout.boards)} boards {what}: {', '.join(failed[:8])}")
         raise typer.Exit(_SOME_FAILED)
 
 

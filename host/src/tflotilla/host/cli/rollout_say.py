@@ -30,7 +30,13 @@ def pause(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption =
         found = _found(journal, rollout)
         if found.status.over or found.status == "paused":
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        _say(journal, found, "pause", Paused(), as_json=as_json)
+        if found.status == "rolling_back":
+            name = found.plan.rollout
+            raise ConflictError(
+                f"{name} is rolling back, which nothing pauses; `tflotilla rollout abort {name}` ends it"
+            )
+        then = "`tflotilla rollout resume {name}` goes on"
+        _say(journal, found, "pause", Paused(), then=then, as_json=as_json)
 
 
 def approve(
@@ -55,11 +61,12 @@ def approve(
         if wave is not None and wave > len(waves):
             raise UsageError(f"{name} has {len(waves)} waves, there is no wave {wave}")
         number = found.wave if wave is None else wave - 1
-        if found.status.over:
+        if found.status.over or found.status == "rolling_back":
             raise ConflictError(f"{name} is {found.status.value}; nothing waits for approval")
         if number >= len(waves) or not waves[number].approval or number in found.approved or number < found.wave:
             raise ConflictError(f"{name}: wave {min(number, len(waves) - 1) + 1} doesn't wait for approval")
-        _say(journal, found, "approve", Approved(wave=number), as_json=as_json)
+        then = "`tflotilla rollout resume {name}` or the controller goes on"
+        _say(journal, found, "approve", Approved(wave=number), then=then, as_json=as_json)
 
 
 def abort(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
@@ -75,7 +82,8 @@ def abort(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption =
         found = _found(journal, rollout)
         if found.status.over:
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        _say(journal, found, "abort", Aborted(), as_json=as_json)
+        then = "`tflotilla rollout rollback {name}` would bring boards back that have it"
+        _say(journal, found, "abort", Aborted(), then=then, as_json=as_json)
 
 
 def _found(journal: Journal, rollout: str | None) -> Rollout:
@@ -84,7 +92,8 @@ def _found(journal: Journal, rollout: str | None) -> Rollout:
     return register.load(journal, rollout or register.latest(journal))
 
 
-def _say(journal: Journal, found: Rollout, action: str, event: Event, *, as_json: bool) -> None:
+def _say(journal: Journal, found: Rollout, action: str, event: Event, *, then: str, as_json: bool) -> None:
+    """Write a word down and tell who obeys; where nobody does, what `then` may be done."""
     from tflotilla.host.rollouts import register
 
     name, by = found.plan.rollout, register.person()
@@ -94,8 +103,5 @@ def _say(journal: Journal, found: Rollout, action: str, event: Event, *, as_json
     if as_json:
         output.emit_json({"rollout": name, "said": action, "conductor": conductor})
         return
-    if conductor is None:
-        who = f"nobody conducts it now; `tflotilla rollout resume {name}` or the controller goes on"
-    else:
-        who = f"{conductor} obeys"
+    who = f"nobody conducts it now; {then.format(name=name)}" if conductor is None else f"{conductor} obeys"
     typer.echo(f"{name}: {action} is written down; {who}")

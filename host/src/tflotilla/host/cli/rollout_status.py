@@ -117,7 +117,7 @@ def show(rollout: Rollout, *, as_json: bool, conductor: str | None, boards: bool
     if not boards:
         return
     output.emit_table("boards", rollout_words.BOARD_COLUMNS, rollout_words.board_rows(rollout), right=("tries", "sent"))
-    if rollout.verdicts:
+    if rollout.verdicts and rollout.verdicts[-1].results:
         gates = rollout_words.gate_rows(rollout.verdicts[-1].results)
         output.emit_table("gates of the last verdict", ("", "gate", "board", "figure"), gates)
 
