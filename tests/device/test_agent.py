@@ -19,7 +19,6 @@ from tflotilla.shared.contract import topics
 from tflotilla.shared.contract.messages import Ack, Message, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tflotilla.device.home import Home
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mosquitto
 BENCHMARK = topics.command(homes_made.FLEET, homes_made.BOARD, "benchmark")
 STATE = topics.command(homes_made.FLEET, homes_made.BOARD, "state")
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[brokers.Mosquitto]:
-    # It keeps its clients' sessions over a stop: what is missing afterwards was lost by the agent.
-    with brokers.mosquitto(tmp_path / "broker", persistence=True) as found:
-        yield found
-
-
-@pytest.fixture
-def listener(broker: brokers.Mosquitto) -> Iterator[brokers.Listener]:
-    with brokers.listening(broker) as found:
-        yield found
 
 
 @pytest.fixture

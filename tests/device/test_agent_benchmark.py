@@ -20,7 +20,6 @@ from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE
 from tflotilla.shared.contract.messages import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tflotilla.device.home import Home
@@ -28,18 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mosquitto
 COMMAND = topics.command(homes_made.FLEET, homes_made.BOARD, "benchmark")
 QUICK = Method(warmup_runs=2, min_runs=70, min_seconds=0.2, max_seconds=10.0)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[brokers.Mosquitto]:
-    with brokers.mosquitto(tmp_path / "broker", persistence=True) as found:
-        yield found
-
-
-@pytest.fixture
-def listener(broker: brokers.Mosquitto) -> Iterator[brokers.Listener]:
-    with brokers.listening(broker) as found:
-        yield found
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests import brokers, models_made
 from tests.device import homes_made, running_bundles
 from tests.device.agents import Session
-from tests.device.bundles_made import MadeBundle, Signer, make_bundle, make_signer, trust
+from tests.device.bundles_made import MadeBundle, Signer, make_bundle, trust
 from tflotilla.shared.contract.manifest import GoldenPolicy, HealthPolicy
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
 from tflotilla.shared.contract.session import Request
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
     from tflotilla.device.home import Home
     from tflotilla.shared.contract.deployment import DeploymentStatus
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return make_signer(tmp_path / "keys")
 
 
 @pytest.fixture

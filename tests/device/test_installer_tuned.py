@@ -8,44 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, receive, trust
+from tests.device.bundles_made import MadeBundle, install, receive
 from tests.device.fake_serving import CRASHING, NEW_RUNTIME, OLD_RUNTIME, SLOWER, probe_report
 from tests.device.test_installer import Board
 from tflotilla.device import facts
 from tflotilla.device.choice import Choice
-from tflotilla.device.home import Home
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.agent_config import InferenceConfig
 from tflotilla.shared.contract.messages import DelegateReport
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from tflotilla.device.home import Home
     from tflotilla.device.reports import ProbeReport
     from tflotilla.shared.contract.board import RuntimeOffer
     from tflotilla.shared.contract.deployment import DeploymentStatus
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return make_signer(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
-    return make_bundle(tmp_path_factory.mktemp("one"), signer, version="1.0.0", release=1, model=b"one")
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
-    return make_bundle(tmp_path_factory.mktemp("two"), signer, version="2.0.0", release=2, model=b"two")
-
-
-@pytest.fixture
-def home(tmp_path: Path, signer: Signer) -> Home:
-    made = Home(tmp_path / "home")
-    trust(made, signer)
-    return made
 
 
 HERE = facts.processors()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.device.agents import CONFIG, DEADLINE_S, Session, chunks, running_agent, wait_until
-from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, trust
-from tflotilla.device.home import Home
+from tests.device.agents import DEADLINE_S, Session, chunks, running_agent, wait_until
+from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.manifest import MODEL
 from tflotilla.shared.contract.session import Request, to_line
@@ -20,25 +19,14 @@ from tflotilla.shared.contract.session import Request, to_line
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tflotilla.device.home import Home
+
 MODEL_BYTES = bytes(os.urandom(300_000))
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return make_signer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
     return make_bundle(tmp_path_factory.mktemp("made"), signer, model=MODEL_BYTES)
-
-
-@pytest.fixture
-def home(tmp_path: Path, signer: Signer) -> Home:
-    found = Home(tmp_path / "home")
-    trust(found, signer)
-    found.config.write_text(CONFIG)
-    return found
 
 
 def test_hello_says_who_the_board_is_and_that_no_agent_runs(home: Home) -> None:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.device import fake_cell
-from tests.device.agents import CONFIG, Session, chunks, running_agent, wait_until
+from tests.device.agents import Session, chunks, running_agent, wait_until
 from tests.device.benchmark_agents import kinds
-from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, trust
-from tflotilla.device.home import Home
+from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle
 from tflotilla.device.samples import Samples
 from tflotilla.device.store import Store
 from tflotilla.shared.contract import digest
@@ -23,20 +22,9 @@ from tflotilla.shared.contract.session import MAX_SAMPLES_BYTES, Reply, Request,
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tflotilla.device.home import Home
+
 SAMPLES = b"samples" * 1000
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return make_signer(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def home(tmp_path: Path, signer: Signer) -> Home:
-    found = Home(tmp_path / "home")
-    trust(found, signer)
-    found.config.write_text(CONFIG)
-    return found
 
 
 def benchmark(board: Session, *behaviours: str, name: str = "r", bundle: str | None = None) -> list[Reply]:

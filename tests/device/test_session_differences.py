@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.device.agents import CONFIG, Session, chunks
-from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle, make_signer, trust
-from tflotilla.device.home import Home
+from tests.device.agents import Session, chunks
+from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.manifest import MODEL
 from tflotilla.shared.contract.session import MissingBlob, Piece, Reply, Request, to_line
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from tflotilla.device.home import Home
 
 RANDOM = random.Random(11)  # noqa: S311 - reproducible bytes
 OLDER = RANDOM.randbytes(300_000)
@@ -24,11 +23,6 @@ OLD = RANDOM.randbytes(300_000)
 NEW = bytes((b + (i % 1009 == 0)) % 256 for i, b in enumerate(OLD))
 DIFFERENCE = bytes((a - b) % 256 for a, b in zip(NEW, OLD, strict=True))
 WHOLE = (Piece(at=0, base_at=0, size=len(NEW)),)
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return make_signer(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +35,11 @@ def releases(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> tuple[
 
 
 @pytest.fixture
-def home(tmp_path: Path, signer: Signer, releases: tuple[MadeBundle, MadeBundle, MadeBundle]) -> Home:
-    found = Home(tmp_path / "home")
-    trust(found, signer)
-    found.config.write_text(CONFIG)
-    before = install(found, releases[0])
-    install(found, releases[1])
-    found.previous.symlink_to(before.relative_to(found.path))
-    return found
+def home(home: Home, releases: tuple[MadeBundle, MadeBundle, MadeBundle]) -> Home:
+    before = install(home, releases[0])
+    install(home, releases[1])
+    home.previous.symlink_to(before.relative_to(home.path))
+    return home
 
 
 def _difference(

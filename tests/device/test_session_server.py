@@ -13,34 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.device.agents import CONFIG, DEADLINE_S, Session, running_agent
-from tests.device.bundles_made import MadeBundle, Signer, make_bundle, make_signer, trust
-from tflotilla.device.home import Home
+from tests.device.agents import DEADLINE_S, Session, running_agent
+from tests.device.bundles_made import MadeBundle, Signer, make_bundle
 from tflotilla.device.session_start import SESSIONS
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.manifest import MODEL
 from tflotilla.shared.contract.session import Request, to_line
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    return make_signer(tmp_path_factory.mktemp("keys"))
+    from tflotilla.device.home import Home
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
     return make_bundle(tmp_path_factory.mktemp("made"), signer)
-
-
-@pytest.fixture
-def home(tmp_path: Path, signer: Signer) -> Home:
-    found = Home(tmp_path / "home")
-    trust(found, signer)
-    found.config.write_text(CONFIG)
-    return found
 
 
 def _manifest(made: MadeBundle) -> Request:
