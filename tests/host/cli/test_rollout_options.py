@@ -72,6 +72,7 @@ def test_without_a_shadow_nobody_is_asked_to_agree() -> None:
         ({"gates": ("latency_ratio",)}, "--gate 'latency_ratio': write NAME=LIMIT or NAME=off"),
         ({"gates": ("latency_ratio=fast",)}, "--gate 'latency_ratio=fast': the limit must be a number or off"),
         ({"gates": ("latency_ratio=nan",)}, "--gate latency_ratio must be at least 0, not nan"),
+        ({"gates": ("temperature_c=nan",)}, "--gate temperature_c must be a number, not nan"),
         ({"gates": ("agreement=2",)}, "--gate agreement must be 0..1, not 2.0"),
     ],
 )

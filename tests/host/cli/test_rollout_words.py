@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.device import running_bundles
 from tests.host.rollouts import made
 from tflotilla.host import cli
 from tflotilla.host.fleet.inventory import Fleet
@@ -126,3 +127,17 @@ def test_a_status_without_a_gate_shows_no_table_of_gates(
     after(WaveBegan(wave=0), made.claimed(), made.deployed(), SoakBegan(wave=0, until=1001.0), judged)
 
     assert "figure" not in types("status")[1]
+
+
+def test_a_slip_in_a_wave_is_told_before_anything_else_is_done(
+    types: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Boards that are off would be waited for otherwise; this bundle's signature is not even looked at."""
+    (tmp_path / "fleet.toml").write_text('name = "greenhouse"\n[boards.pi-1]\nhost = "127.0.0.1"\nport = 1\n')
+    bundle = running_bundles.write(tmp_path / "bundle")
+
+    code, out, err = types("plan", str(bundle), "all", "--waves", "nobody=1,100%")
+
+    assert (2, "") == (code, out)
+    assert "selector 'nobody=1' picks no board" in err
+    assert 1 == err.count("\n")

@@ -157,6 +157,10 @@ def _planned(
     from tflotilla.host.rollouts import waves as wave_sizes
 
     sizes = wave_sizes.parse(waves)
+    for size in sizes:
+        if size.selector is not None:
+            # A slip is told before boards are asked, not after.
+            fleet.select(size.selector)
     names = fleet.select(selector, limit=limit)
     asked = 0
     with output.progress(f"asking {len(names)} board{'s' if len(names) > 1 else ''}") as update:

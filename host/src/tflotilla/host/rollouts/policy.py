@@ -5,6 +5,7 @@ What it does NOT do: judge (`gates`), or decide what follows (`engine`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,6 +69,9 @@ class GateLimits:
             "labels_psi": self.labels_psi,
             "confidence_psi": self.confidence_psi,
         }
+        if self.temperature_c is not None and math.isnan(self.temperature_c):
+            message = "temperature_c must be a number, not nan"
+            raise ValueError(message)
         for name, value in rest.items():
             # NaN is not at least 0 either.
             if value is not None and not value >= 0:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tflotilla.host.fleet import pool, sessions, ssh
 from tflotilla.shared.contract.board import BoardFacts
-from tflotilla.shared.contract.errors import BoardError, TflotillaError
+from tflotilla.shared.contract.errors import BoardError, TflotillaError, UnreachableError
 from tflotilla.shared.contract.messages import ServedBundle
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def ask_many(
 
 
 def remembered(name: str, fleet: Fleet, error: TflotillaError | None = None) -> Survey:
-    """Return what is known of a board without asking it."""
+    """Return what is known of a board without asking it; by the last that is known it may be off."""
     known = fleet.known([name])[name]
+    if error is None and known.contact.online is False:
+        error = UnreachableError(f"{name} was off when it was tried or heard last")
     serving, previous = known.contact.serving, known.contact.previous
     return Survey(board=name, facts=known.facts, serving=serving, previous=previous, error=error)
