@@ -9,9 +9,11 @@ import pytest
 from tests.device import running_bundles
 from tests.host.rollouts import made
 from tflotilla.host import cli
+from tflotilla.host.cli import rollout_words
 from tflotilla.host.fleet.inventory import Fleet
-from tflotilla.host.rollouts import database, register
-from tflotilla.host.rollouts.events import Aborted, Failed, Judged, Paused, RollbackAsked, SoakBegan, WaveBegan
+from tflotilla.host.rollouts import database, engine, register
+from tflotilla.host.rollouts.events import Aborted, Failed, Halted, Judged, Paused, RollbackAsked, SoakBegan, WaveBegan
+from tflotilla.host.rollouts.rollout import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +129,25 @@ def test_a_status_without_a_gate_shows_no_table_of_gates(
     after(WaveBegan(wave=0), made.claimed(), made.deployed(), SoakBegan(wave=0, until=1001.0), judged)
 
     assert "figure" not in types("status")[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "events", "why"),
+    [
+        (Status.RUNNING, (RollbackAsked(),), " by somebody's word: it is rolling_back"),
+        (Status.RUNNING, (Aborted(),), " by somebody's word: it is aborted"),
+        (Status.ROLLING_BACK, (RollbackAsked(),), None),
+        (Status.RUNNING, (Halted(reason="too hot", undo=False),), ": too hot"),
+        (Status.RUNNING, (Paused(),), None),
+        (Status.RUNNING, (), None),
+    ],
+)
+def test_whoever_waits_for_a_rollout_learns_that_it_was_stopped(
+    found: Status, events: tuple[Event, ...], why: str | None
+) -> None:
+    rollout = engine.fold_all(engine.begin(made.plan(NAME)), [(event, 1000.0) for event in events])
+
+    assert why == rollout_words.why_stopped(rollout, found=found)
 
 
 def test_a_slip_in_a_wave_is_told_before_anything_else_is_done(

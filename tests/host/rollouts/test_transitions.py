@@ -242,6 +242,15 @@ def test_a_push_that_was_cut_may_have_gone_through_so_its_board_is_asked_when_al
     assert (P.QUEUED, True) == (late.boards["a"].phase, late.boards["a"].undo)
 
 
+def test_a_board_that_is_back_does_not_say_any_more_why_it_could_not_be_reached() -> None:
+    rolled = one(WaveBegan(wave=0), claimed("a"), deployed("a"), RollbackAsked(), undo("a"))
+    missed_once = tell(rolled, UndoMissed(board="a", error="UnreachableError", detail="no answer", again_at=T0 + 9))
+
+    back = tell(missed_once, undo("a"), Undone(board="a")).boards["a"]
+
+    assert (P.UNDONE, None, "") == (back.phase, back.error, back.detail)
+
+
 def test_whoever_resumes_claims_anew_and_listens_anew() -> None:
     rollout = tell(
         engine.begin(stories.plan(2)), WaveBegan(wave=0), claimed("a"), deployed("a"), claimed("b"), RollbackAsked()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.events import Event
     from tflotilla.host.rollouts.jobs import Executor
     from tflotilla.host.rollouts.journal import Journal, Recorded
-    from tflotilla.host.rollouts.rollout import Rollout
+    from tflotilla.host.rollouts.rollout import Rollout, Status
     from tflotilla.host.rollouts.watcher import Presence, Telemetry
 
 _TICK_S = 0.25
@@ -48,7 +48,7 @@ def resume(
     Example: tflotilla rollout resume
 
     Exit codes: 0 it serves wherever it could be reached, 1 single boards failed, 2 there is no such rollout,
-    3 fleet.toml, 10 MQTT, 11 somebody else conducts it, or it is over; 14 halted.
+    3 fleet.toml, 10 MQTT, 11 somebody else conducts it, or it is over; 14 stopped.
     """
     with opened(fleet) as (loaded, journal):
         name = _named(journal, rollout)
@@ -83,7 +83,7 @@ def retry(
     Example: tflotilla rollout retry --only pi-7
 
     Exit codes: 0 it serves wherever it could be reached, 1 boards failed again, 2 there is no such rollout,
-    3 fleet.toml, 10 MQTT, 11 nothing failed, or somebody else conducts it; 14 halted.
+    3 fleet.toml, 10 MQTT, 11 nothing failed, or somebody else conducts it; 14 stopped.
     """
     from tflotilla.host.rollouts.events import Retried
     from tflotilla.host.rollouts.rollout import BoardPhase, Status
@@ -183,7 +183,7 @@ def conduct(
                 tell=say.line,
             )
             try:
-                _until_it_rests(controller, name, say)
+                found = _until_it_rests(controller, name, say)
             except KeyboardInterrupt:
                 output.note(f"{name} stands where it is; `tflotilla rollout resume {name}` goes on")
                 raise
@@ -198,16 +198,19 @@ def conduct(
         raise
     finally:
         journal.close()
-    _finish(rollout, as_json=as_json, asked_back=word is not None and word[0] == "rollback")
+    asked_back = word is not None and word[0] == "rollback"
+    _finish(rollout, as_json=as_json, asked_back=asked_back, found=found)
 
 
-def _until_it_rests(controller: object, name: str, say: Progress) -> None:
+def _until_it_rests(controller: object, name: str, say: Progress) -> Status:
+    """Return in what state the rollout was found."""
     from tflotilla.host.cli import rollout_words
     from tflotilla.host.rollouts.controller import Controller
     from tflotilla.host.rollouts.rollout import BoardPhase
 
     assert isinstance(controller, Controller)  # noqa: S101 - imported late
     rollout = controller.conduct(name)
+    found = rollout.status
     while controller.conducts(name):
         told = controller.tick(timeout_s=_TICK_S)
         rollout = controller.rollout(name) or rollout
@@ -219,16 +222,17 @@ def _until_it_rests(controller: object, name: str, say: Progress) -> None:
     lost = controller.lost(name)
     if lost is not None:
         raise BusyError(lost)
+    return found
 
 
-def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool) -> None:
-    from tflotilla.host.cli import rollout_status
-    from tflotilla.host.rollouts.rollout import BoardPhase, Status
+def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool, found: Status) -> None:
+    from tflotilla.host.cli import rollout_status, rollout_words
+    from tflotilla.host.rollouts.rollout import BoardPhase
 
     rollout_status.show(rollout, as_json=as_json, conductor=None, boards=False)
-    stopped = rollout.status in (Status.HALTED, Status.ROLLING_BACK, Status.ROLLED_BACK)
-    if stopped and not asked_back and rollout.reason:
-        raise HaltedError(f"{rollout.plan.rollout} was stopped: {rollout.reason}")
+    stopped = None if asked_back else rollout_words.why_stopped(rollout, found=found)
+    if stopped is not None:
+        raise HaltedError(f"{rollout.plan.rollout} was stopped{stopped}")
     # Asked back, a board that failed is where it should be: on what it served before.
     failed = [
         board

@@ -103,7 +103,8 @@ def start(
     Example: tflotilla rollout start birds-2.0.0.tflb all --waves 1,10%!,100% --soak 10min
 
     Exit codes: 0 it serves wherever it could be reached, 1 single boards failed, 2 usage, 3 not a bundle or
-    fleet.toml, 4 no board can run it, 8 signature or digest, 10 MQTT, 11 another rollout is at work there, 14 halted.
+    fleet.toml, 4 no board can run it, 8 signature or digest, 10 MQTT, 11 another rollout is at work there,
+    14 halted, or stopped by somebody.
     """
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.cli import output, quantities, rollout_conduct

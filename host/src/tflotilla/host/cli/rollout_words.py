@@ -151,6 +151,17 @@ def headline(rollout: Rollout, *, now: float) -> str:
     return f"{plan.rollout}  {rollout.status.value}{where}{reason}"
 
 
+def why_stopped(rollout: Rollout, *, found: Status) -> str | None:
+    """Return how "it was stopped" goes on, None where it wasn't since it was `found` in that state."""
+    back = (Status.ROLLING_BACK, Status.ROLLED_BACK)
+    if rollout.status in (Status.HALTED, *back) and rollout.reason:
+        return f": {rollout.reason}"
+    ends = (*back, Status.ABORTED)
+    if rollout.status in ends and found not in ends:
+        return f" by somebody's word: it is {rollout.status.value}"
+    return None
+
+
 def wave_rows(rollout: Rollout) -> list[tuple[str, ...]]:
     """Return a row per wave: its boards by state, and its verdict."""
     verdicts = {verdict.wave: verdict for verdict in rollout.verdicts}

@@ -142,8 +142,10 @@ def _undo_claimed(_around: Around, board: BoardProgress, event: Any, _at: float)
 
 
 def _undone(_around: Around, board: BoardProgress, event: Any, _at: float) -> BoardProgress:  # noqa: ANN401
-    detail = event.detail or board.detail
-    return replace(board, phase=_P.UNDONE, undo=False, begun=False, again_at=0.0, detail=detail)
+    # Why it was brought back stays to be read; why it could not be at first doesn't.
+    error, why = (board.error, board.detail) if board.misbehaved and not board.misses else (None, "")
+    detail = event.detail or why
+    return replace(board, phase=_P.UNDONE, undo=False, begun=False, misses=0, again_at=0.0, error=error, detail=detail)
 
 
 def _undone_late(around: Around, board: BoardProgress, event: Any, at: float) -> BoardProgress:  # noqa: ANN401
