@@ -15,6 +15,12 @@ from tflotilla.shared.contract.errors import IdentityError, UnreachableError
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: A board's facts without its cores.
+_FACTS = (
+    '"time": 0, "hostname": "pi", "model": null, "arch": "x", "kernel": "6", "libc": null, "python": "3.11.2", '
+    '"ram_bytes": 1, "disk_free_bytes": 1, "distribution": null, "systemd": true, "user": "pi"'
+)
+
 
 def _try(state: Path, error: Exception | None, at: float) -> None:
     try:
@@ -88,7 +94,24 @@ def test_a_bundle_that_came_into_service_is_remembered_with_the_one_before(tmp_p
     assert (_SERVED, None) == (back.serving, back.previous)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"arch": 1}', '{"serving": {"x": 1}}', '{"serving": 3}', "\0" * 99])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"arch": 1}',
+        '{"serving": {"x": 1}}',
+        '{"serving": 3}',
+        "\0" * 99,
+        '{"heard": [], "tried": 1.5}',
+        '{"seen": "today", "agent": 5}',
+        '{"serving": {"digest": 1, "name": "digits", "version": "1.0.0", "release": 1}}',
+        f'{{{_FACTS}, "cores": "two"}}',
+        f'{{{_FACTS}, "cores": 2, "runtimes": [3]}}',
+        f'{{{_FACTS}, "cores": 2, "runtimes": [{{"name": "tflite-runtime", "version": 2}}]}}',
+    ],
+)
 def test_what_cant_be_read_is_as_good_as_never_learnt(tmp_path: Path, damage: str) -> None:
     for folder in ("facts", "contacts"):
         (tmp_path / folder).mkdir()

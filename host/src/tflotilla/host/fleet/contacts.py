@@ -15,8 +15,10 @@ import dataclasses
 import json
 import os
 import time
+import types
+import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tflotilla.host.fleet import state_files
 from tflotilla.shared.contract import codec
@@ -32,6 +34,7 @@ FACTS = "facts"
 CONTACTS = "contacts"
 _ASKED_AT = "asked_at"
 _REASON_CHARACTERS = 300
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,29 +198,55 @@ def _document(path: str) -> dict[str, Any] | None:
 
 
 def _facts(document: dict[str, Any] | None) -> BoardFacts | None:
-    """Build facts without looking at each field's type: the file is ours, and there may be 10,000."""
-    if document is None:
-        return None
-    fields = {key: value for key, value in document.items() if key in _FACTS_FIELDS}
     try:
-        fields["runtimes"] = tuple(RuntimeOffer(**offer) for offer in fields.get("runtimes", ()))
-        return BoardFacts(**fields)
+        return (
+            None if document is None else _built(BoardFacts, document, runtimes=_offers(document.get("runtimes", ())))
+        )
     except TypeError:
         return None
+
+
+def _offers(listed: Any) -> tuple[RuntimeOffer, ...]:  # noqa: ANN401 - what JSON holds
+    return tuple(_built(RuntimeOffer, offer) for offer in listed)
 
 
 def _contact(document: dict[str, Any] | None) -> Contact:
     if document is None:
         return Contact()
-    fields = {key: value for key, value in document.items() if key in _CONTACT_FIELDS}
     try:
-        for bundle in ("serving", "previous"):
-            if fields.get(bundle) is not None:
-                fields[bundle] = ServedBundle(**fields[bundle])
-        return Contact(**fields)
+        bundles = {
+            key: _built(ServedBundle, document[key]) for key in ("serving", "previous") if document.get(key) is not None
+        }
+        return _built(Contact, document, **bundles)
     except TypeError:
         return Contact()
 
 
-_FACTS_FIELDS = frozenset(field.name for field in dataclasses.fields(BoardFacts))
-_CONTACT_FIELDS = frozenset(field.name for field in dataclasses.fields(Contact))
+def _built(kind: type[_Value], document: Mapping[str, Any], **parts: object) -> _Value:
+    """Build a value of a document's fields and those that are given; quick: there may be 10,000. Raises TypeError."""
+    if not isinstance(document, dict):
+        message = f"a table is expected, not {document!r}"
+        raise TypeError(message)
+    allowed = _TYPES[kind]
+    fields = {key: value for key, value in document.items() if key in allowed} | parts
+    for key, value in fields.items():
+        if not isinstance(value, allowed[key]):
+            message = f"{key} is {value!r}"
+            raise TypeError(message)
+    return kind(**fields)
+
+
+def _plain(hint: Any) -> tuple[type, ...]:  # noqa: ANN401 - any annotation
+    origin, among = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return tuple({type(each) for each in among})
+    if origin in (types.UnionType, typing.Union):
+        return tuple(each for part in among for each in _plain(part))
+    return (float, int) if hint is float else (origin or hint,)
+
+
+#: What each field may be, as far as `isinstance` tells it.
+_TYPES: Mapping[type, Mapping[str, tuple[type, ...]]] = {
+    kind: {name: _plain(hint) for name, hint in typing.get_type_hints(kind).items()}
+    for kind in (BoardFacts, RuntimeOffer, ServedBundle, Contact)
+}
