@@ -182,6 +182,14 @@ def test_labels_change_where_they_stand(garden: Path) -> None:
     assert "0 of 2 boards changed" in _run(garden, "fleet", "label", "all", "floor=1").stdout
 
 
+def test_an_export_names_key_files_so_that_they_are_found_from_anywhere(garden: Path) -> None:
+    (garden / "fleet.toml").write_text(_TEXT.replace('host = "10.0.0.1"', 'host = "10.0.0.1"\nidentity = "keys/a"'))
+
+    shown = _run(garden, "fleet", "export", "pi-1", "--json")
+
+    assert str(garden / "keys" / "a") == json.loads(shown.stdout)["boards"]["pi-1"]["identity"]
+
+
 def test_a_fleet_is_exported_to_a_file_or_to_stdout(garden: Path) -> None:
     shown = _run(garden, "fleet", "export", "pi-1", "--format", "csv")
     written = _run(garden, "fleet", "export", "--output", "boards.yml")

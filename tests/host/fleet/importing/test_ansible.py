@@ -246,6 +246,18 @@ def test_what_a_host_says_becomes_a_boards_table(tmp_path: Path) -> None:
     assert [LeftOut(origin="pi-5", reason="jump 'one,two' is not [user@]host[:port]")] == list(found.left_out)
 
 
+def test_of_two_names_for_one_thing_the_older_one_counts_as_ansible_does(tmp_path: Path) -> None:
+    """`ansible old -m raw -a id -vvv` says `CONNECTION FOR USER: old`, and goes to 10.0.0.1."""
+    (tmp_path / "hosts").write_text(
+        "old ansible_ssh_host=10.0.0.1 ansible_ssh_port=1 ansible_ssh_user=old\n"
+        "[all:vars]\nansible_host=10.0.0.2\nansible_port=2\nansible_user=new\n"
+    )
+
+    (found,) = ansible.read(tmp_path / "hosts").candidates
+
+    assert {"host": "10.0.0.1", "port": 1, "user": "old"} == found.table
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -256,6 +268,7 @@ def test_what_a_host_says_becomes_a_boards_table(tmp_path: Path) -> None:
         ('a ansible_host="{{ ansible_host }}"', "ansible_host is not known"),
         ("a ansible_host=-oProxyCommand=x", "not a host name"),
         ("a ansible_user='a b'", "not a login name"),
+        ("a tflotilla_install=docker", "install must be auto, user or system"),
         ("a ansible_port=ssh", "is no port"),
         ("a ansible_port=99999", "1..65535"),
         ("a ansible_host='[1]'", "ansible_host is list, not a text"),

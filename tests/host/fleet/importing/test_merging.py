@@ -103,7 +103,7 @@ def test_a_name_that_means_something_else_in_selectors_is_refused(origin: str) -
 _EXPORTED = {
     "pi-1": BoardEntry(host="10.0.0.1", port=2222, user="pi", identity="~/.ssh/a key", jump="me@bastion:22"),
     "pi-2": BoardEntry(host="pi-2", labels={"room": "kitchen", "n": "007", "t": "True"}, python="/opt/py 3/bin/python"),
-    "pi-3": BoardEntry(host="fe80::3", port=22, labels={"q": "it's"}),
+    "pi-3": BoardEntry(host="fe80::3", port=22, labels={"q": "it's"}, install="user"),
     "0": BoardEntry(host="0", user="1234", labels={"v": "1.0"}),
 }
 _GROUPS = {"kitchen": ("pi-1", "pi-2"), "old.ones": ("pi-3",), "others": ("elsewhere",)}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
 
 from tflotilla.host.cli import output, selecting
 from tflotilla.shared.contract.errors import InputError
+
+if TYPE_CHECKING:
+    from tflotilla.host.fleet.entries import BoardEntry
+    from tflotilla.host.fleet.inventory import Fleet
 
 FORMATS = ("ansible", "ansible-ini", "csv", "ssh-config", "json")
 
@@ -37,7 +42,7 @@ def export(
     from tflotilla.host.fleet.inventory import Fleet
 
     loaded = Fleet.load(fleet)
-    boards = {name: loaded.boards[name] for name in loaded.select(selector, limit=limit)}
+    boards = {name: _anywhere(loaded, name) for name in loaded.select(selector, limit=limit)}
     chosen: Any = "json" if as_json else form
     text = exporting.text(chosen, boards, loaded.groups, fleet=loaded.name, known_hosts=loaded.known_hosts)
     if to is None:
@@ -50,3 +55,11 @@ def export(
         message = f"{to} can't be written: {error.strerror}"
         raise InputError(message) from error
     output.note(f"wrote {len(boards)} boards to {to}")
+
+
+def _anywhere(fleet: Fleet, name: str) -> BoardEntry:
+    """Return a board with its key file named so that it is found from another folder."""
+    entry = fleet.boards[name]
+    if entry.identity is None or entry.identity.startswith("~"):
+        return entry
+    return dataclasses.replace(entry, identity=str(fleet.resolve(entry.identity)))

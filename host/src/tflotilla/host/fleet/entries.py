@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tflotilla.host.fleet import selectors
 
@@ -78,6 +78,9 @@ class BoardEntry:
             raise ValueError(message)
         if self.port is not None and not 0 < self.port < 1 << 16:
             message = f"port must be 1..65535, not {self.port}"
+            raise ValueError(message)
+        if self.install not in get_args(Install):
+            message = f"install must be auto, user or system, not {self.install!r}"
             raise ValueError(message)
         if self.jump is not None and not _is_jump(self.jump):
             message = f"jump {self.jump!r} is not [user@]host[:port]"

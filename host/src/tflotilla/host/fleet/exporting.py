@@ -1,8 +1,8 @@
 """A fleet in the words of other tools: Ansible's inventories, CSV, ssh's configuration, JSON. Pure.
 
 Law: importing what was exported gives the boards that were exported, with their labels and groups (JSON is for
-programs; of ssh's configuration labels and groups are missing, it has no words for them).
-What it does NOT do: export keys. `.tflotilla/known_hosts` is a known_hosts file as it is.
+programs; ssh's configuration has no words for labels, groups, python and install).
+What it does NOT do: export keys, or the boards' agent.toml. `.tflotilla/known_hosts` is a known_hosts file as it is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 Format = Literal["ansible", "ansible-ini", "csv", "ssh-config", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
-#: The host variable that holds our labels; importing reads it.
+#: Host variables for what Ansible has no words for; importing reads them.
 LABELS = "tflotilla_labels"
+INSTALL = "tflotilla_install"
 _COLUMNS = ("name", "host", "port", "user", "identity", "jump", "python", "install", "groups", "labels")
 
 
@@ -62,6 +63,7 @@ def _variables(name: str, entry: BoardEntry) -> dict[str, Any]:
         "ansible_ssh_private_key_file": entry.identity,
         "ansible_ssh_common_args": f"-o ProxyJump={entry.jump}" if entry.jump else None,
         "ansible_python_interpreter": entry.python if entry.python != "python3" else None,
+        INSTALL: entry.install if entry.install != "auto" else None,
         LABELS: dict(entry.labels) or None,
     }
     return {key: value for key, value in said.items() if value is not None}
@@ -106,9 +108,13 @@ def _csv(boards: Mapping[str, BoardEntry], groups: Mapping[str, list[str]]) -> s
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
+    within: dict[str, list[str]] = {name: [] for name in boards}
+    for group, members in groups.items():
+        for name in members:
+            within[name].append(group)
     for name, entry in boards.items():
         labels = " ".join(f"{key}={value}" for key, value in entry.labels.items())
-        names = " ".join(group for group, members in groups.items() if name in members)
+        names = " ".join(within[name])
         cells = (name, entry.host, entry.port, entry.user, entry.identity, entry.jump, entry.python, entry.install)
         writer.writerow(["" if cell is None else cell for cell in (*cells, names, labels)])
     return stream.getvalue()

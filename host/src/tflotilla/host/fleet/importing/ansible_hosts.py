@@ -12,7 +12,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.fleet.entries import BoardEntry
-from tflotilla.host.fleet.exporting import LABELS
+from tflotilla.host.fleet.exporting import INSTALL, LABELS
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
 from tflotilla.host.fleet.selectors import is_group, is_label
 
@@ -68,14 +68,15 @@ def _candidate(
         raise ValueError(message)
     name = board_name(host)
     notes = [f"{host} becomes {name}"] if name != host else []
-    table: dict[str, Any] = {"host": given.text("ansible_host", "ansible_ssh_host") or host}
-    port = given.text("ansible_port", "ansible_ssh_port")
+    # Of two names for one thing the older one counts, wherever it stands: so does Ansible's ssh plugin.
+    table: dict[str, Any] = {"host": given.text("ansible_ssh_host", "ansible_host") or host}
+    port = given.text("ansible_ssh_port", "ansible_port")
     if port is not None:
         if not port.isdecimal():
             message = f"ansible_port = {port!r} is no port"
             raise ValueError(message)
         table["port"] = int(port)
-    table["user"] = given.text("ansible_user", "ansible_ssh_user")
+    table["user"] = given.text("ansible_ssh_user", "ansible_user")
     identity = given.text("ansible_ssh_private_key_file", "ansible_private_key_file")
     if identity:
         table["identity"] = identity if identity.startswith("~") else str(folder / identity)
@@ -86,6 +87,9 @@ def _candidate(
     notes += said
     if any(variable in variables for variable in _PASSWORDS):
         notes.append("its password isn't used: put your public key there")
+    install = given.text(INSTALL)
+    if install:
+        table["install"] = install
     labels = {**_own_labels(variables), **_labels(given, label_variables)}
     if labels:
         table["labels"] = labels

@@ -117,9 +117,6 @@ def _candidate(row: Mapping[str, str]) -> Candidate:
             message = f"port {row['port']!r} is no port"
             raise ValueError(message)
         table["port"] = int(row["port"])
-    if table.get("install", "auto") not in ("auto", "user", "system"):
-        message = f"install must be auto, user or system, not {table['install']!r}"
-        raise ValueError(message)
     words = row.get("labels", "").replace(";", " ").split()
     said = {key: value for key, value in row.items() if key not in _COLUMNS}
     labels = parse_labels(words) | {key: value for key, value in said.items() if is_label(key, value)}
