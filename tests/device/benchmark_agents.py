@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tests import facts_made
 from tests.device import cells_made, fake_cell
 from tflotilla.device import benchmarking, cells
 from tflotilla.device.benchmarking import Benchmarks
@@ -36,7 +37,7 @@ class FakeBoard:
 
     store: Store
     being_deployed: str | None = None
-    offers: tuple[RuntimeOffer, ...] = (cells_made.LITERT,)
+    offers: tuple[RuntimeOffer, ...] = (facts_made.LITERT,)
     processors: frozenset[int] = frozenset({0, 1, 2, 3})
     settled: int = 0
 

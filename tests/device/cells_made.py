@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests import facts_made
+from tests.facts_made import LITERT
 from tflotilla.shared import statistics
 from tflotilla.shared.contract.agent_config import DelegateConfig, InferenceConfig
 from tflotilla.shared.contract.benchmark import (
@@ -16,10 +18,6 @@ from tflotilla.shared.contract.benchmark import (
     Measurement,
     Verdict,
 )
-from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
-
-LITERT = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
-TFLITE = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 
 
 def configuration(batch: int = 1, *, threads: int = 1, delegate: str | None = None) -> Configuration:
@@ -60,22 +58,7 @@ def measured(wish: Configuration) -> BenchmarkCell:
 
 def identity(bundle: str = "ab" * 32) -> Identity:
     """Return a board's."""
-    facts = BoardFacts(
-        time=1.7e9,
-        hostname="pi",
-        model="Raspberry Pi 4 Model B Rev 1.4",
-        arch="aarch64",
-        kernel="6.1.0-rpi7-rpi-v8",
-        libc="glibc 2.36",
-        python="3.11.2",
-        cores=4,
-        ram_bytes=4 << 30,
-        disk_free_bytes=20 << 30,
-        distribution=None,
-        systemd=True,
-        user="pi",
-        runtimes=(LITERT,),
-    )
+    facts = facts_made.facts(time=1.7e9, distribution=None, runtimes=(LITERT,))
     return Identity(
         board="pi-1",
         facts=facts,

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.device import cells_made
-from tests.device.cells_made import LITERT, TFLITE, configuration
+from tests.device.cells_made import configuration
+from tests.facts_made import LITERT, TFLITE
 from tflotilla.device import campaign
 from tflotilla.device.campaign import Campaign, Cancelled, Ended, Entry, Measure, Note, Plan, Planned, Restarted, Tell
 from tflotilla.shared.contract.agent_config import InferenceConfig

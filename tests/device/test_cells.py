@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tests.device import cells_made, fake_cell
 from tflotilla.device import cells
 from tflotilla.device.cells import Death
@@ -27,7 +28,7 @@ def measure(
         configuration=fake_cell.configuration(behaviour, delegate=delegate),
         method=method or Method(),
     )
-    return asyncio.run(cells.measure(spec, cells_made.LITERT, start=fake_cell.start))
+    return asyncio.run(cells.measure(spec, facts_made.LITERT, start=fake_cell.start))
 
 
 def error(cell: BenchmarkCell) -> CellError:

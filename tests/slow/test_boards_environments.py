@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tflotilla.host.fleet import environments, layers
 from tflotilla.host.fleet.environments import Installed, RuntimeChoice, System
-from tflotilla.shared.contract.board import BoardFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tflotilla.shared.contract.board import BoardFacts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -25,21 +27,13 @@ _TFLITE, _LITERT = "tflite_runtime", "ai_edge_litert"
 
 
 def _facts(arch: str, python: str) -> BoardFacts:
-    return BoardFacts(
-        time=0.0,
+    return facts_made.facts(
         hostname="pi-1",
-        model=None,
         arch=arch,
-        kernel="6",
         # Ubuntu 22.04's for its Python 3.10, Debian's for the others.
         libc={"3.10": "glibc 2.35", "3.11": "glibc 2.36"}.get(python, "glibc 2.41"),
         python=f"{python}.2",
-        cores=4,
-        ram_bytes=1,
-        disk_free_bytes=1,
-        distribution=None,
-        systemd=True,
-        user="pi",
+        runtimes=(),
     )
 
 

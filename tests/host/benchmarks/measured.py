@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from tests import facts_made
+from tests.facts_made import LITERT
 from tflotilla.host.benchmarks.results import BoardRun, Run
 from tflotilla.shared import statistics
 from tflotilla.shared.contract.agent_config import InferenceConfig
@@ -23,12 +25,9 @@ from tflotilla.shared.contract.benchmark import (
     Method,
     Verdict,
 )
-from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-LITERT = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
 
 
 def measurement(latencies_ns: Sequence[int]) -> Measurement:
@@ -70,22 +69,7 @@ def cell(latencies_ns: Sequence[int] = (), *, threads: int = 1, error: CellError
 
 def identity(board: str, *, sha256: str = "ab" * 32) -> Identity:
     """Return a Raspberry Pi 4's."""
-    facts = BoardFacts(
-        time=1.7e9,
-        hostname=board,
-        model="Raspberry Pi 4 Model B Rev 1.4",
-        arch="aarch64",
-        kernel="6.1.0-rpi7-rpi-v8",
-        libc="glibc 2.36",
-        python="3.11.2",
-        cores=4,
-        ram_bytes=4 << 30,
-        disk_free_bytes=20 << 30,
-        distribution="Debian GNU/Linux 12 (bookworm)",
-        systemd=True,
-        user="pi",
-        runtimes=(LITERT,),
-    )
+    facts = facts_made.facts(time=1.7e9, hostname=board, runtimes=(LITERT,))
     return Identity(
         board=board,
         facts=facts,

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from tests import facts_made
 from tests.host.benchmarks import measured
 from tflotilla.host.benchmarks.foreign import ForeignFigures
 from tflotilla.shared import statistics
@@ -116,7 +117,7 @@ def cell(threads: int, figures: Measurement | None, error: CellError | None = No
     """Return a cell of LiteRT with so many threads."""
     return BenchmarkCell(
         configuration=Configuration(inference=InferenceConfig(runtime="ai-edge-litert", num_threads=threads)),
-        runtime=measured.LITERT,
+        runtime=facts_made.LITERT,
         nodes_delegated=64,
         nodes_total=66,
         error=error,
@@ -137,7 +138,7 @@ def hostile_board() -> BoardRun:
             ),
             batch=4,
         ),
-        runtime=dataclasses.replace(measured.LITERT, name=f"=litert{HTML}", version=ANSI),
+        runtime=dataclasses.replace(facts_made.LITERT, name=f"=litert{HTML}", version=ANSI),
         delegate_active=HOSTILE,
         delegate_reason=HOSTILE,
         measurement=dataclasses.replace(

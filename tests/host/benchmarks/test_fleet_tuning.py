@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tests import facts_made
 from tests.host.benchmarks import measured
 from tests.host.benchmarks.tuned_boards import TFLITE, FakeBoard, pi
 from tflotilla.host.benchmarks import fleet_tuning
@@ -63,7 +64,7 @@ def test_boards_are_of_one_kind_when_nothing_that_counts_differs() -> None:
         "b": replace(pi(), hostname="b", model="Raspberry Pi 4 Model B Rev 1.1", ram_bytes=1),
         "c": replace(pi(), kernel="6.12"),
         "d": pi(2),
-        "e": replace(pi(), runtimes=(measured.LITERT, TFLITE)),
+        "e": replace(pi(), runtimes=(facts_made.LITERT, TFLITE)),
         "f": replace(pi(), runtimes=(TFLITE,)),
     }
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests import facts_made
 from tests.host.telemetry import fake_board
 from tflotilla.host.benchmarks import matrix
 from tflotilla.host.benchmarks.matrix import Axes
@@ -46,7 +47,7 @@ def test_every_axis_is_crossed_with_every_other() -> None:
 
 
 def test_a_runtime_that_the_board_lacks_is_asked_for_all_the_same() -> None:
-    facts = replace(FACTS, runtimes=(fake_board.LITERT,))
+    facts = replace(FACTS, runtimes=(facts_made.LITERT,))
 
     found = matrix.configurations(Axes(runtimes=("tflite-runtime",)), facts)
 

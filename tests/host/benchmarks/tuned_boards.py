@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from tests import facts_made
 from tests.host.benchmarks import measured
 from tflotilla.shared.contract.benchmark import BenchmarkCell, CellError, Configuration, Correctness, Method
 from tflotilla.shared.contract.board import RuntimeOffer
@@ -22,7 +23,7 @@ _MOST_RUNS = 700
 
 def pi(cores: int = 4) -> BoardFacts:
     """Return a board with both runtimes."""
-    return replace(measured.identity("pi-1").facts, cores=cores, runtimes=(TFLITE, measured.LITERT))
+    return replace(measured.identity("pi-1").facts, cores=cores, runtimes=(TFLITE, facts_made.LITERT))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class FakeBoard:
         delegate: DelegateConfig | None = configuration.inference.delegate
         return BenchmarkCell(
             configuration=configuration,
-            runtime=TFLITE if configuration.inference.runtime == TFLITE.name else measured.LITERT,
+            runtime=TFLITE if configuration.inference.runtime == TFLITE.name else facts_made.LITERT,
             delegate_active=None if delegate is None or "missing" in delegate.library else delegate.library,
             delegate_reason="it is missing" if delegate is not None and "missing" in delegate.library else None,
             measurement=found,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import models_made
+from tests import facts_made, models_made
 from tests.host.bundles import making
 from tflotilla.host import cli
 from tflotilla.host.bundles import archive
@@ -56,22 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 def _facts(*runtimes: RuntimeOffer) -> BoardFacts:
-    return BoardFacts(
-        time=1.0,
-        hostname="pi",
-        model=None,
-        arch="aarch64",
-        kernel="6",
-        libc="glibc 2.36",
-        python="3.11.2",
-        cores=4,
-        ram_bytes=1 << 30,
-        disk_free_bytes=1 << 30,
-        distribution=None,
-        systemd=True,
-        user="pi",
-        runtimes=runtimes,
-    )
+    return facts_made.facts(model=None, ram_bytes=1 << 30, disk_free_bytes=1 << 30, runtimes=runtimes)
 
 
 def _fleet(folder: Path, **boards: BoardFacts | None) -> Fleet:

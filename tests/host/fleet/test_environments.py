@@ -9,31 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tflotilla.host.fleet import environments, layers, pool
 from tflotilla.host.fleet.environments import Installed, RuntimeChoice, System, Target
-from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tflotilla.shared.contract.board import BoardFacts
+
 
 def _facts(*, python: str = "3.11.2", arch: str = "aarch64", libc: str | None = "glibc 2.36") -> BoardFacts:
-    return BoardFacts(
-        time=0.0,
-        hostname="pi-1",
-        model=None,
-        arch=arch,
-        kernel="6",
-        libc=libc,
-        python=python,
-        cores=4,
-        ram_bytes=1,
-        disk_free_bytes=1,
-        distribution=None,
-        systemd=True,
-        user="pi",
-    )
+    return facts_made.facts(hostname="pi-1", arch=arch, libc=libc, python=python, runtimes=())
 
 
 #: What Debian 12 brings for its Python.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tests import sshd as real_sshd
 from tflotilla.host.fleet.inventory import BoardEntry, Fleet
 from tflotilla.shared.contract.agent_config import AgentConfig, InferenceConfig, MqttConfig, SourceConfig
-from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -93,21 +93,7 @@ def test_the_pinned_key_goes_and_comes_with_its_board(fleet: Fleet) -> None:
 
 
 def test_facts_are_remembered_until_the_board_is_removed(fleet: Fleet) -> None:
-    facts = BoardFacts(
-        time=1.5,
-        hostname="h",
-        model=None,
-        arch="aarch64",
-        kernel="6",
-        libc="glibc 2.36",
-        python="3.11.2",
-        cores=4,
-        ram_bytes=1,
-        disk_free_bytes=2,
-        distribution=None,
-        systemd=True,
-        user="pi",
-    )
+    facts = facts_made.facts()
     assert fleet.facts("pi-1") is None
     fleet.save_facts("pi-1", facts)
     assert fleet.facts("pi-1") == facts

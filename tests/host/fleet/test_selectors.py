@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tflotilla.host.fleet import selectors
 from tflotilla.host.fleet.contacts import Contact, Known
-from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 from tflotilla.shared.contract.errors import UsageError
 from tflotilla.shared.contract.messages import ServedBundle
 
@@ -72,21 +72,14 @@ def test_a_label_that_no_selector_could_pick_is_refused(pair: str) -> None:
 
 
 _GROUPS = {"kitchen": ("pi-1", "pi-2"), "old.ones": ("zero-1",)}
-_ZERO = BoardFacts(
+_ZERO = facts_made.facts(
     time=0.0,
     hostname="zero",
     model="Raspberry Pi Zero 2 W Rev 1.0",
     arch="armv7l",
-    kernel="6.1",
-    libc="glibc 2.36",
-    python="3.11.2",
-    cores=4,
     ram_bytes=1 << 29,
-    disk_free_bytes=1 << 30,
     distribution="Raspbian GNU/Linux 12 (bookworm)",
-    systemd=True,
-    user="pi",
-    runtimes=(RuntimeOffer(name="tflite-runtime", version="2.14.0"),),
+    runtimes=(facts_made.TFLITE,),
 )
 _SERVED = ServedBundle(digest="abcdef" + "0" * 58, name="digits", version="1.0.0", release=1)
 _KNOWN = {

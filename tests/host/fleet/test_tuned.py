@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tests.host.benchmarks import measured
 from tflotilla.host.fleet import tuned
 from tflotilla.host.fleet.tuned import Advice, BoardType, Record
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SHA, OTHER = "ab" * 32, "cd" * 32
 FACTS = measured.identity("pi-1").facts
-LITERT = measured.LITERT
+LITERT = facts_made.LITERT
 TFLITE = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 INFERENCE = InferenceConfig(runtime="ai-edge-litert", num_threads=3, xnnpack=True, affinity=(1, 2, 3))
 RECORD = Record(

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests import models_made
+from tests import facts_made, models_made
 from tflotilla.host.models import compatibility, op_table
 from tflotilla.host.models.compatibility import OpTable, Verdict, check, check_runtime
 from tflotilla.host.models.inspect import inspect_bytes
@@ -22,22 +22,7 @@ from tflotilla.shared.inference import runtime as runtimes
 OLD = RuntimeOffer(name="tflite-runtime", version="2.14.0")
 NEW = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
 MIB = 1 << 20
-BOARD = BoardFacts(
-    time=0.0,
-    hostname="pi",
-    model="Raspberry Pi 4",
-    arch="aarch64",
-    kernel="6.6",
-    libc="glibc 2.36",
-    python="3.11.2",
-    cores=4,
-    ram_bytes=1024 * MIB,
-    disk_free_bytes=1024 * MIB,
-    distribution="Debian 12",
-    systemd=True,
-    user="pi",
-    runtimes=(OLD, NEW),
-)
+BOARD = facts_made.facts(ram_bytes=1024 * MIB, disk_free_bytes=1024 * MIB, runtimes=(OLD, NEW))
 
 
 def _needs(*ops: tuple[str, int], custom: tuple[str, ...] = (), flex: tuple[str, ...] = ()) -> ModelRequirements:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import facts_made
 from tests.device import running_bundles
 from tests.host.telemetry import fake_board
 from tflotilla.host.models.compatibility import RuntimeVerdict, Verdict
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 NEW = "e" * 64
 OLD = ServedBundle(digest="0" * 64, name="tiny", version="1.0.0", release=1)
-FINE = Verdict(runtimes=(RuntimeVerdict(runtime=fake_board.TFLITE, reasons=()),), reasons=())
+FINE = Verdict(runtimes=(RuntimeVerdict(runtime=facts_made.TFLITE, reasons=()),), reasons=())
 BAD = Verdict(runtimes=(), reasons=("it has 8 MiB of memory, 20 MiB are needed",))
 
 

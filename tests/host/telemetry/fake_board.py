@@ -9,38 +9,25 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests import facts_made
+from tests.facts_made import LITERT
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.agent_config import MqttConfig
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
-from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 
-LITERT = RuntimeOffer(name="ai-edge-litert", version="2.3.0")
-TFLITE = RuntimeOffer(name="tflite-runtime", version="2.14.0")
+if TYPE_CHECKING:
+    from tflotilla.shared.contract.board import BoardFacts
+
 PATIENCE_S = 60.0
 
 
 def facts() -> BoardFacts:
-    return BoardFacts(
-        time=1.0,
-        hostname="pi",
-        model="Raspberry Pi 4 Model B Rev 1.4",
-        arch="aarch64",
-        kernel="6.1.0",
-        libc="glibc 2.36",
-        python="3.11.2",
-        cores=4,
-        ram_bytes=4 << 30,
-        disk_free_bytes=20 << 30,
-        distribution="Debian GNU/Linux 12 (bookworm)",
-        systemd=True,
-        user="pi",
-        runtimes=(LITERT, TFLITE),
-    )
+    return facts_made.facts()
 
 
 def state(**changes: Any) -> messages.State:  # noqa: ANN401 - any field of State
