@@ -369,17 +369,17 @@ class Fleet:
             UsageError: it stands in the Ansible inventory, which is not ours to change.
 
         """
-        if name in self.elsewhere:
-            message = f"{name} stands in the Ansible inventory that {self.path} names; take it out there"
-            raise UsageError(message)
         with self._locked():
             text = self.path.read_text()
             changes: dict[toml_text.Path, Any] = {("boards", name): None}
             for group, entry in _loads(text).get("groups", {}).items():
                 if name in entry.get("boards", ()):
                     changes["groups", group, "boards"] = [each for each in entry["boards"] if each != name]
-            changed = self._put(text, changes)
+            changed = text if name in self.elsewhere else self._put(text, changes)
             fleet = self._parse(changed, self.path)
+            if name in fleet.boards:
+                message = f"{name} stands in the Ansible inventory that {self.path} names; take it out there"
+                raise UsageError(message)
             state_files.replace(self.path, changed.encode(), mode=None)
             pins.change(self.known_hosts, {name: None})
             contacts.forget(self.state, name)
