@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 EXIT_BUG = 70
 _NS = 1_000_000_000
+#: Whether a new bundle stays is decided by its first window, so that is never a long one.
+_FIRST_WINDOW_NS = 5_000_000_000
 #: How soon a source that has nothing now is asked again.
 _IDLE_NS = 50_000_000
 #: How often lines are tried again while inference runs without a pause.
@@ -188,7 +190,8 @@ class Worker:
         self._draft_size = draft_size
         self._source = source
         self._interval_ns = interval_ns
-        self._window_ns = int(reporting.window_s * _NS)
+        self._later_ns = int(reporting.window_s * _NS)
+        self._window_ns = min(self._later_ns, _FIRST_WINDOW_NS)
         self._with_results = reporting.predictions
         self._handover = handover
         self._stop = stop
@@ -325,7 +328,7 @@ class Worker:
         )
         self._handover.offer(reports.METRICS, body)
         self._window = Window(with_results=self._with_results)
-        self._opened = now
+        self._opened, self._window_ns = now, self._later_ns
 
 
 def one_line(text: str) -> bytes:

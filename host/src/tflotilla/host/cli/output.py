@@ -169,7 +169,8 @@ def progress(description: str) -> Iterator[Callable[[str], None]]:
     A spinner with elapsed time on a terminal, one line per change elsewhere.
     """
     if not notes().is_terminal:
-        note(_shown(description))
+        if description:
+            note(_shown(description))
         yield lambda text: note(_shown(text))
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
