@@ -98,8 +98,9 @@ def _soak_began(event: events.SoakBegan, _plan: Plan) -> str:
 
 
 def _judged(event: events.Judged, _plan: Plan) -> str:
-    who = names(event.boards) if event.wave is None else f"wave {event.wave + 1}"
-    return f"{who}: {'passed' if event.ok else 'FAILED'}: {event.reason}"
+    # The reason of a wave's verdict begins with the wave.
+    who = f"{names(event.boards)}: " if event.wave is None else ""
+    return f"{'passed' if event.ok else 'FAILED'}: {who}{event.reason}"
 
 
 def _undone(event: events.Undone, _plan: Plan) -> str:
