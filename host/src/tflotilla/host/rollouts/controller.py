@@ -149,7 +149,7 @@ class Controller:
                 told += conductor.tick(received, timeout_s=each_s, deaf=deaf)
             except ConflictError as error:
                 # Lost to somebody who thought us gone: theirs now.
-                self._tell(f"{name}: {error}")
+                self._tell(str(error))
                 self._lost[name] = str(error)
                 self._let_go(name)
                 continue

@@ -52,7 +52,8 @@ def plan(
     if asks:
         surveys = survey.ask_many(names, fleet, forks=forks, on_answer=on_answer)
     else:
-        surveys = tuple(survey.remembered(name, fleet) for name in names)
+        known = survey.remembered(names, fleet)
+        surveys = tuple(known[name] for name in names)
     seen_s = {} if journal is None else estimates.durations(journal)
     boards = tuple(_judged(each, fleet, bundle, seen_s.get(each.board)) for each in surveys)
     return Plan(
