@@ -26,7 +26,9 @@ PACKET_BYTES = (32 << 10) - 64
 #: Sent and not yet taken by the command. What a board's sshd holds for a command that is slower grows by reallocation,
 #: and costs it thrice the whole rest: 4 MB took 210 ms with 2 MiB under way, 73 ms with 512 KiB. 100 Mbit/s at 40 ms
 #: round trip need no more.
-_UNDER_WAY_BYTES = 512 << 10
+UNDER_WAY_BYTES = 512 << 10
+#: Longer than a board takes for that much.
+_ROOM_PATIENCE_S = 0.5
 _STDERR_KEPT_BYTES = 4 << 10
 #: No command of ours says that much, to its end or on stderr: a board that does has gone mad, and its host must not.
 MOST_OUTPUT_BYTES = 16 << 20
@@ -50,12 +52,20 @@ class CommandEndedError(BoardError):
 class Duplex:
     """A running command on the board: bytes in, lines out. Use as a context manager; not thread-safe."""
 
-    def __init__(self, channel: Any, link: Link) -> None:  # noqa: ANN401 - paramiko's, which `ssh` alone imports
+    def __init__(
+        self,
+        channel: Any,  # noqa: ANN401 - paramiko's, which `ssh` alone imports
+        link: Link,
+        *,
+        room_patience_s: float = _ROOM_PATIENCE_S,
+    ) -> None:
         """Take over an open channel on which the command was started."""
         self._channel = channel
         self._link = link
         self._buffer = bytearray()
         self._window_bytes: int = channel.out_window_size
+        self._under_way_bytes = UNDER_WAY_BYTES
+        self._room_patience_s = room_patience_s
         self._complaints = b""
         self._complaint_bytes = 0
 
@@ -70,7 +80,7 @@ class Duplex:
         with self._link.translated("sending to"), self._link.gathering() as wire:
             position = 0
             while position < len(data):
-                if not self._room:
+                if not self._room(self._under_way_bytes):
                     # The board makes room when it has what we still hold.
                     wire.flush()
                     self._wait_for_room()
@@ -80,17 +90,24 @@ class Duplex:
                 position += sent
                 on_sent(position)
 
-    @property
-    def _room(self) -> bool:
+    def _room(self, most_bytes: int) -> bool:
         under_way = self._window_bytes - self._channel.out_window_size
-        return bool(self._channel.out_window_size) and under_way + PACKET_BYTES <= _UNDER_WAY_BYTES
+        return bool(self._channel.out_window_size) and under_way + PACKET_BYTES <= most_bytes
 
     def _wait_for_room(self) -> None:
+        """Wait until the board has taken half of what may be under way, or takes nothing more without getting more."""
         deadline = time.monotonic() + CHANNEL_SILENCE_S
-        with self._channel.lock:
-            # The next send says of a channel that was closed meanwhile why.
-            while not (self._room or self._channel.closed or self._channel.eof_sent):
-                if not self._channel.out_buffer_cv.wait(max(0.0, deadline - time.monotonic())):
+        channel = self._channel
+        with channel.lock:
+            # Of a channel that was closed meanwhile, the next send says why.
+            while not (self._room(self._under_way_bytes // 2) or channel.closed or channel.eof_sent):
+                if channel.out_buffer_cv.wait(self._room_patience_s):
+                    deadline = time.monotonic() + CHANNEL_SILENCE_S
+                elif channel.out_window_size:
+                    # Some servers say what was taken only when it is half of their window.
+                    self._under_way_bytes += UNDER_WAY_BYTES
+                    return
+                elif time.monotonic() > deadline:
                     message = f"nothing was taken for {CHANNEL_SILENCE_S} s"
                     raise TimeoutError(message)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -261,8 +262,7 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: Meter, *, onl
             raise ConfigError(message)
         options["key_filename"] = [str(identity)]
     try:
-        # The home's ssh config alone, read here and not by fabric: its own file lookup would also run fabric.py's.
-        config = fabric.Config(ssh_config=ssh_config.load(), lazy=True)
+        config = _fabric_config(ssh_config.load())
         connection = fabric.Connection(
             board.host,
             user=board.user,
@@ -279,6 +279,12 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: Meter, *, onl
     _keep_existing_keys(connection)
     _secure_gateways(connection)
     return connection
+
+
+@functools.lru_cache(maxsize=4)
+def _fabric_config(ssh: paramiko.SSHConfig) -> Any:  # noqa: ANN401 - untyped fabric
+    # The home's ssh config alone, read here and not by fabric: its own file lookup would also run fabric.py's.
+    return fabric.Config(ssh_config=ssh, lazy=True)
 
 
 def _keep_existing_keys(connection: Any) -> None:  # noqa: ANN401 - untyped fabric

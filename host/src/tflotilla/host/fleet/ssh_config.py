@@ -6,6 +6,7 @@ What it does NOT do: connect, or run the commands of `Match exec` when a file is
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import re
 import shlex
@@ -44,11 +45,22 @@ def user_file() -> Path:
 
 
 def load() -> paramiko.SSHConfig:
-    """Read the person's configuration and then the system's, as ssh does. Raises paramiko.ConfigParseError."""
-    config = paramiko.SSHConfig()
+    """Read the person's configuration and then the system's, as ssh does. Raises paramiko.ConfigParseError.
+
+    The same text is the same object: it is read for every connection, and parsed once.
+    """
+    files = []
     for path in (user_file(), SYSTEM):
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            config.parse(iter(_expanded(path, 0)))
+            files.append(tuple(_expanded(path, 0)))
+    return _parsed(tuple(files))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(files: tuple[tuple[str, ...], ...]) -> paramiko.SSHConfig:
+    config = paramiko.SSHConfig()
+    for lines in files:
+        config.parse(iter(lines))
     return config
 
 
