@@ -1,4 +1,4 @@
-"""How much is under way to a command: little where the board says soon what it took, and enough where it says so late."""
+"""How much is under way to a command: little where the board says soon what it took, more where it says so late."""
 
 from __future__ import annotations
 
