@@ -49,6 +49,7 @@ def plan(
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.cli import output, rollout_words
     from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts import database
 
     loaded, opened = Fleet.load(fleet), Bundle.open(bundle)
     policy = options.policy(
@@ -60,7 +61,11 @@ def plan(
         shadow=shadow,
         gates=gate or (),
     )
-    made = _planned(loaded, opened, selector, limit, waves, policy, forks=forks, cached=cached, journal=None)
+    journal = database.of_fleet(loaded, tell=output.note)
+    try:
+        made = _planned(loaded, opened, selector, limit, waves, policy, forks=forks, cached=cached, journal=journal)
+    finally:
+        journal.close()
     if as_json:
         output.emit_json(made)
         return
@@ -151,7 +156,7 @@ def _planned(
     *,
     forks: int | None,
     cached: bool,
-    journal: Journal | None,
+    journal: Journal,
 ) -> Plan:
     from tflotilla.host.cli import output
     from tflotilla.host.rollouts import starting
@@ -163,6 +168,7 @@ def _planned(
             # A slip is told before boards are asked, not after.
             fleet.select(size.selector)
     names = fleet.select(selector, limit=limit)
+    starting.refuse_blinks(fleet, names, policy)
     asked = 0
     with output.progress(f"asking {len(names)} board{'s' if len(names) > 1 else ''}") as update:
         say = output.spare(update)

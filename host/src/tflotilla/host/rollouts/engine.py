@@ -65,7 +65,7 @@ _STARTING_WAIT_S = 15.0
 #: So often an undo is tried on a board that lacks something.
 _UNDO_ATTEMPTS = 5
 #: A slow source may need longer for the runs that latency is compared by; at most so many times as long is waited.
-_BASELINE_PATIENCE = 3
+BASELINE_PATIENCE = 3
 _TRY_AGAIN = frozenset({"UnreachableError", "BusyError"})
 _MEDIAN = 50
 _SHOWN_DETAIL = 500
@@ -389,7 +389,7 @@ def _due(rollout: Rollout, board: BoardProgress, baseline: Evidence | None) -> f
     if baseline is None:
         return there + wait_s
     if 0 < baseline.results < minimum_runs(_MEDIAN):
-        return max(baseline.since, there) + _BASELINE_PATIENCE * wait_s
+        return max(baseline.since, there) + BASELINE_PATIENCE * wait_s
     return max(board.again_at, baseline.since + wait_s)
 
 

@@ -6,18 +6,19 @@ What it does NOT do: carry it out.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import TYPE_CHECKING
 
 from tflotilla.host.fleet import push
 from tflotilla.host.models import compatibility
-from tflotilla.host.rollouts import bundle_copies, estimates, planning, register, survey, waves
+from tflotilla.host.rollouts import bundle_copies, engine, estimates, planning, register, survey, waves
 from tflotilla.host.rollouts.plan import Plan
-from tflotilla.shared.contract.errors import BusyError, ConfigError, IncompatibleError
+from tflotilla.shared.contract.errors import BusyError, ConfigError, IncompatibleError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.fleet.inventory import Fleet
@@ -115,6 +116,23 @@ def refuse_deaf(fleet: Fleet, policy: Policy) -> None:
         "boards' own confirm window with --gate all=off"
     )
     raise ConfigError(message)
+
+
+def refuse_blinks(fleet: Fleet, names: Iterable[str], policy: Policy) -> None:
+    """Raise UsageError when a board reports more rarely than it is watched: its gates could only fail."""
+    if not wants_telemetry(policy):
+        return
+    # 0 is a person's word that what is known by then will do; no baseline is cut short before its patience is over.
+    baseline_s = policy.baseline_s * engine.BASELINE_PATIENCE or math.inf
+    for name in names:
+        window_s = fleet.agent_config(name, home="/").reporting.window_s
+        for option, watched_s in (("soak", policy.soak_s), ("baseline", baseline_s)):
+            if watched_s < window_s:
+                message = (
+                    f"--{option} is too short for {name}, which reports every {window_s:g} s (reporting.window_s): "
+                    "its gates could only fail; watch it longer, or switch them off with --gate all=off"
+                )
+                raise UsageError(message)
 
 
 def wants_telemetry(policy: Policy) -> bool:
