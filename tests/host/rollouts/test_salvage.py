@@ -98,6 +98,26 @@ def test_a_truncated_file_is_saved_and_told(file: Path) -> None:
     assert ("salvage", "rollouts.db.damaged-20231114T221320Z") == (last.action, last.detail["damaged_file"])
 
 
+@pytest.mark.parametrize("missing", [1, 700, _PAGE - 1])
+def test_a_file_that_ends_within_a_page_is_not_taken_for_one_that_ends_in_zeros(file: Path, missing: int) -> None:
+    os.truncate(file, file.stat().st_size - missing)
+
+    journal, told = _open(file)
+
+    assert 1 == len(told)
+    assert told[0].startswith(f"{file} is cut off, and its audit log had 5 entries; saved were 2 rollouts")
+    assert [OVER, NAME] == list(journal.rollouts())
+    assert len(journal.events(NAME)) > 0
+
+
+@pytest.mark.parametrize("left", [1, 99, 511])
+def test_a_file_of_which_hardly_anything_is_left_is_not_taken_for_an_empty_one(file: Path, left: int) -> None:
+    os.truncate(file, left)
+
+    with pytest.raises(InputError, match="is cut off, and its audit log had 5 entries; nothing of it can be read"):
+        _open(file)
+
+
 def test_a_rollout_that_was_over_stays_over(file: Path) -> None:
     os.truncate(file, file.stat().st_size - 1)
 

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 FILE = "rollouts.db"
 _FILE_URL = "sqlite:///"
 _VERSION = 1
-#: Serializes what concerns the whole PostgreSQL database: its tables, the end of the audit log, and the order of
-#: rollouts, in which nobody may find an older one that was not there a moment ago.
+#: Serializes what concerns all of a PostgreSQL database: its tables, the audit log's end, the order of rollouts.
 _SCHEMA_LOCK, _AUDIT_LOCK, _ORDER_LOCK = 0x7F101, 0x7F102, 0x7F103
 _MOST_NAMED = 5
 
@@ -434,12 +433,12 @@ def _open_file(path: Path, tell: Callable[[str], None], clock: Callable[[], floa
 
 
 def _look(journal: DatabaseJournal, path: Path) -> None:
-    if journal_file.has_bytes(path):
+    if journal_file.has_bytes(path) and not journal_file.is_cut_off(path):
         journal.check()
         return
     known = journal_file.head(journal_file.head_file(path))
     told = "" if known is None else f", and its audit log had {known.number} entries"
-    raise schema.DamagedError(f"{path} is {'empty' if path.exists() else 'gone'}{told}")
+    raise schema.DamagedError(f"{path} is {journal_file.what_is_left(path)}{told}")
 
 
 def _save(path: Path, fault: str, at: float) -> str:

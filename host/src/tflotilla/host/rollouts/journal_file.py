@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LOG = "-wal"
 #: Belongs to processes that have the database open, and holds nothing that lasts.
 _INDEX = "-shm"
+_HEADER, _SMALLEST_PAGE = 100, 512
 _SAVED = ".saved"
 _SAVED_HEAD = ".saved-head"
 
@@ -65,6 +66,27 @@ def has_bytes(file: Path) -> bool:
         return file.stat().st_size > 0
     except FileNotFoundError:
         return False
+
+
+def is_cut_off(database: Path) -> bool:
+    """Whether a database ends within a page, which SQLite takes for one that ends in zeros, or for an empty one.
+
+    Raises OSError. Its header is described in https://sqlite.org/fileformat2.html#the_database_header
+    """
+    try:
+        with database.open("rb") as stream:
+            header = stream.read(_HEADER)
+            size = os.fstat(stream.fileno()).st_size
+    except FileNotFoundError:
+        return False
+    # 1 stands for 65536, which is no multiple of 512.
+    page = int.from_bytes(header[16:18], "big") if len(header) == _HEADER else _SMALLEST_PAGE
+    return 0 < size < _SMALLEST_PAGE or (page >= _SMALLEST_PAGE and size % page != 0)
+
+
+def what_is_left(database: Path) -> str:
+    """Return in words what became of a database that can't be opened as one."""
+    return "cut off" if has_bytes(database) else "empty" if database.exists() else "gone"
 
 
 def there(database: Path) -> bool:
