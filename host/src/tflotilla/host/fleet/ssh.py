@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import fabric
 import paramiko
+from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import BadHostKeyException, NoValidConnectionsError, PasswordRequiredException
 
 from tflotilla.host.fleet import contacts, ssh_config
@@ -260,7 +261,13 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: Meter, *, onl
         if not identity.is_file():
             message = f"{fleet.path}: boards.{name}.identity: there is no key file {identity}"
             raise ConfigError(message)
-        options["key_filename"] = [str(identity)]
+        status = identity.stat()
+        key = _key(str(identity), status.st_mtime_ns, status.st_size)
+        # What needs a passphrase, or can't be read at all, is left to paramiko to complain about.
+        if key is None:
+            options["key_filename"] = [str(identity)]
+        else:
+            options["pkey"] = key
     try:
         config = _fabric_config(ssh_config.load())
         connection = fabric.Connection(
@@ -285,6 +292,16 @@ def _connection(name: str, board: BoardEntry, fleet: Fleet, meter: Meter, *, onl
 def _fabric_config(ssh: paramiko.SSHConfig) -> Any:  # noqa: ANN401 - untyped fabric
     # The home's ssh config alone, read here and not by fabric: its own file lookup would also run fabric.py's.
     return fabric.Config(ssh_config=ssh, lazy=True)
+
+
+@functools.lru_cache(maxsize=16)
+def _key(path: str, modified_ns: int, size: int) -> paramiko.PKey | None:
+    """Return a private key, with its certificate where there is one; read once, and not once for every board."""
+    del modified_ns, size
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.SSHException, UnknownKeyType, OSError, ValueError, TypeError):
+        return None
 
 
 def _keep_existing_keys(connection: Any) -> None:  # noqa: ANN401 - untyped fabric
