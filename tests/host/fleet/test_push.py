@@ -252,8 +252,8 @@ def _sessions(home: Path) -> list[int]:
     for process in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if process.name.isdigit():
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                if words[-2:-1] == [b"session"] and os.fsencode(home) in (process / "environ").read_bytes():
+                begun = b"session_start" in (process / "cmdline").read_bytes()
+                if begun and os.fsencode(home) in (process / "environ").read_bytes():
                     found.append(int(process.name))
     return found
 
