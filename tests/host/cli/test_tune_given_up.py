@@ -14,7 +14,7 @@ from tflotilla.host.benchmarks import fleet_tuning
 from tflotilla.host.benchmarks.fleet_tuning import KindTuned
 from tflotilla.host.benchmarks.measuring import Measurer, Subject
 from tflotilla.host.cli import tune
-from tflotilla.host.fleet import bootstrap, tuned
+from tflotilla.host.fleet import cuts, tuned
 from tflotilla.host.fleet.inventory import Fleet
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest, Configuration, Method
 from tflotilla.shared.contract.errors import BrokerError
@@ -43,7 +43,7 @@ class _Flaky:
 
 
 def test_a_broker_that_is_away_between_rounds_costs_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "RETRY_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(cuts, "WAITS_S", (0.0, 0.0))
     flaky, said = _Flaky(2, 3), list[str]()
     ask = tune.asking(flaky, Subject(), said.append)  # type: ignore[arg-type]  # it measures alike
 

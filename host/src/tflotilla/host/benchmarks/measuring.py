@@ -22,7 +22,7 @@ from tflotilla.host.benchmarks.asking import ask, cancel
 from tflotilla.host.benchmarks.results import BoardRun
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.host.fleet import pool, push, sessions, ssh, transfer
-from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+from tflotilla.host.fleet.cuts import WAITS_S
 from tflotilla.host.fleet.inventory import Fleet
 from tflotilla.host.telemetry import mqtt
 from tflotilla.shared.contract import digest
@@ -276,10 +276,10 @@ class _Talk:
                 # A board that went on measuring meanwhile has earned its patience anew.
                 cuts = 0 if len(self._reports) > before else cuts
                 begun = self._request is not None and ask
-                if (cuts == 0 and not connected and not begun) or cuts >= len(RETRY_WAITS_S):
+                if (cuts == 0 and not connected and not begun) or cuts >= len(WAITS_S):
                     raise
                 self._measurer.tell(f"{self.board}: the line broke; trying again")
-                time.sleep(RETRY_WAITS_S[cuts])
+                time.sleep(WAITS_S[cuts])
                 cuts += 1
             else:
                 return

@@ -238,14 +238,14 @@ def _of(kinds: Sequence[Kind], board: str) -> Kind:
 
 def asking(measurer: Measurer, subject: Subject, tell: Callable[[str], None]) -> Ask:
     """Return what asks boards, again and again where the broker goes away after a board's first round."""
-    from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+    from tflotilla.host.fleet.cuts import WAITS_S
     from tflotilla.shared.contract.errors import BrokerError
 
     begun: set[str] = set()
 
     def ask(board: str, configurations: Any, method: Method) -> Any:  # noqa: ANN401 - `Ask` says it
         # Each round connects anew: that the broker is away for a while must not cost the rounds before.
-        for wait_s in RETRY_WAITS_S if board in begun else ():
+        for wait_s in WAITS_S if board in begun else ():
             try:
                 (run,) = measurer.measure((board,), subject, method, lambda _facts: configurations)
             except BrokerError as error:

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet import environments, layers, onboard, probe, service, sessions, ssh, systemd, upgrade
+from tflotilla.host.fleet import cuts, environments, layers, onboard, probe, service, sessions, ssh, systemd, upgrade
 from tflotilla.host.fleet.duplex import CommandEndedError
 from tflotilla.shared.contract import codec, errors, layout
 from tflotilla.shared.contract.board import check_board_id
@@ -30,7 +30,6 @@ from tflotilla.shared.contract.errors import (
     ConflictError,
     ContractError,
     IdentityError,
-    UnreachableError,
     UsageError,
 )
 from tflotilla.shared.contract.session import Hello
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.probe import Ground
     from tflotilla.host.fleet.ssh import HostKey, Link
 
-#: Waits between attempts after a cut; the transfer goes on where it broke.
-RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _RECEIVE_TIMEOUT_S = 600.0
 _START_TIMEOUT_S = 120.0
 _PIECE_BYTES = 256 << 10
@@ -171,27 +168,16 @@ def bootstrap(
     fleet.allowed_signers()
     fleet.mqtt_files()
     wanted = _Wanted(runtime=runtime, window_s=window_s, name=os.urandom(8).hex())
-    cuts = 0
-    sent = 0
     changed: set[str] = set()
-    while True:
-        connected = False
-        try:
-            with ssh.connect(name, entry, fleet) as link:
-                connected = True
-                try:
-                    done = _attempt(link, name, entry, fleet, wanted, on_step, on_bytes, changed)
-                finally:
-                    sent += link.bytes_sent
-            fleet.save_hello(name, done.hello)
-            return dataclasses.replace(done, bytes_sent=sent, cuts=cuts)
-        except UnreachableError:
-            # A board that never answered is off; one that was cut off is worth another try.
-            if (cuts == 0 and not connected) or cuts >= len(RETRY_WAITS_S):
-                raise
-            on_step("the connection was lost; trying again")
-            pause(RETRY_WAITS_S[cuts])
-            cuts += 1
+    done = cuts.outlived(
+        name,
+        fleet,
+        lambda link: _attempt(link, name, entry, fleet, wanted, on_step, on_bytes, changed),
+        pause=pause,
+        on_cut=lambda: on_step("the connection was lost; trying again"),
+    )
+    fleet.save_hello(name, done.result.hello)
+    return dataclasses.replace(done.result, bytes_sent=done.bytes_sent, cuts=done.cuts)
 
 
 def _attempt(

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.bundles import signing
-from tflotilla.host.fleet import contacts, pool, sessions, ssh, transfer
-from tflotilla.host.fleet.bootstrap import RETRY_WAITS_S
+from tflotilla.host.fleet import contacts, cuts, pool, sessions, ssh, transfer
 from tflotilla.host.fleet.tuned import Advice
 from tflotilla.host.models import compatibility
 from tflotilla.shared.contract import errors
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from tflotilla.host.fleet.inventory import Fleet
     from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.fleet.sessions import Session
+    from tflotilla.host.fleet.ssh import Link
     from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.session import Hello, MissingBlob
@@ -264,7 +264,7 @@ def deploy(
         verify(fleet, bundle)
     run = _Run(name, fleet, bundle, on_status, on_bytes, advise, deployment=deployment, shadow=shadow, limit=limit)
     started = time.monotonic()
-    sent, cuts = _over_cuts(name, fleet, run.attempt, pause)
+    done = _over_cuts(name, fleet, run.attempt, pause)
     _judge(name, run.statuses, changed=run.changed)
     told = bundle.manifest
     served = ServedBundle(digest=bundle.digest, name=told.name, version=told.version, release=told.release)
@@ -275,9 +275,9 @@ def deploy(
         bundle=bundle.digest,
         title=bundle.manifest.title,
         changed=run.changed,
-        bytes_sent=sent,
+        bytes_sent=done.bytes_sent,
         bytes_missing=run.bytes_missing,
-        cuts=cuts,
+        cuts=done.cuts,
         duration_s=time.monotonic() - started,
         statuses=tuple(run.statuses),
         tuning=run.tuning,
@@ -401,7 +401,7 @@ def undo(
                 on_status(status)
 
     started = time.monotonic()
-    sent, cuts = _over_cuts(name, fleet, attempt, pause)
+    done = _over_cuts(name, fleet, attempt, pause)
     _judge(name, statuses, changed=True)
     contacts.now_serves(fleet.state, name, statuses[-1].candidate)
     return Outcome(
@@ -410,8 +410,8 @@ def undo(
         bundle=statuses[-1].candidate,
         title=statuses[-1].title,
         changed=bundle in served,
-        bytes_sent=sent,
-        cuts=cuts,
+        bytes_sent=done.bytes_sent,
+        cuts=done.cuts,
         duration_s=time.monotonic() - started,
         statuses=tuple(statuses),
         before=bundle,
@@ -420,31 +420,16 @@ def undo(
 
 def _over_cuts(
     name: str, fleet: Fleet, attempt: Callable[[Session], None], pause: Callable[[float], None]
-) -> tuple[int, int]:
-    """Attempt it over as many sessions as it takes; return the bytes that were sent, and how often the line broke."""
-    entry = fleet.board(name)
-    cuts = 0
-    sent = 0
-    while True:
-        connected = False
-        try:
-            with ssh.connect(name, entry, fleet) as link:
-                connected = True
-                try:
-                    with sessions.open_session(link, entry.install) as session:
-                        fleet.save_hello(name, session.hello)
-                        attempt(session)
-                        session.bye()
-                finally:
-                    sent += link.bytes_sent
-        except UnreachableError:
-            # A board that never answered is off; one that was cut off is worth another try.
-            if (cuts == 0 and not connected) or cuts >= len(RETRY_WAITS_S):
-                raise
-            pause(RETRY_WAITS_S[cuts])
-            cuts += 1
-        else:
-            return sent, cuts
+) -> cuts.Done[None]:
+    """Attempt it over as many sessions as it takes."""
+
+    def in_session(link: Link) -> None:
+        with sessions.open_session(link, fleet.board(name).install) as session:
+            fleet.save_hello(name, session.hello)
+            attempt(session)
+            session.bye()
+
+    return cuts.outlived(name, fleet, in_session, pause=pause)
 
 
 def status(name: str, fleet: Fleet) -> BoardStatus:
