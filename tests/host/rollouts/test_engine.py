@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.host.rollouts import stories
 from tests.host.rollouts.stories import (
     BEFORE,
@@ -278,6 +280,17 @@ def test_the_end_of_a_push_is_what_its_error_says() -> None:
     assert Failed(board="a", error="ProbeError", detail="why so") == ends["ProbeError"]
     assert 4 == sum(isinstance(event, Failed) for event in ends.values())
     assert isinstance(end(rollout, changed=True, before=OLD), Deployed)
+
+
+@pytest.mark.parametrize("error", ["InputError", "ConfigError", "ConflictError", "VerificationError"])
+def test_what_this_machine_lacks_is_no_failure_of_a_board(error: str) -> None:
+    """A bundle that is not here must not bring back the boards that have it."""
+    rollout = begin(1)
+
+    ends = [end(rollout, kind, error=error, detail="there is no such bundle", begun=False) for kind in ("push", "undo")]
+
+    assert [Missed, UndoMissed] == [type(event) for event in ends]
+    assert [Failed, UndoFailed] == [type(end(rollout, kind, error=error)) for kind in ("push", "undo")]
 
 
 def test_a_board_that_lacks_something_is_believed_the_second_time() -> None:

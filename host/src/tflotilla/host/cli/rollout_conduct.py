@@ -10,7 +10,7 @@ import typer
 
 from tflotilla.host.cli import interrupts, output, selecting
 from tflotilla.host.cli import rollout_options as options
-from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError
+from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -233,6 +233,9 @@ def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool, found: Status)
     stopped = None if asked_back else rollout_words.why_stopped(rollout, found=found)
     if stopped is not None:
         raise HaltedError(f"{rollout.plan.rollout} was stopped{stopped}")
+    ours = [each for each in rollout.boards.values() if each.wave is not None and rollout_words.is_ours_to_mend(each)]
+    if ours:
+        raise InputError(f"{rollout.plan.rollout} can't go on from here: {ours[0].error}: {ours[0].detail}")
     # Asked back, a board that failed is where it should be: on what it served before.
     failed = [
         board

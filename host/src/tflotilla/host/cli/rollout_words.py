@@ -21,6 +21,9 @@ PLAN_FIGURES = ("to send", "expected")
 BOARD_COLUMNS = ("board", "wave", "state", "tries", "sent", "what is to be known")
 _SHOWN_BOARDS = 6
 
+#: What boards wait for that this machine can't help: they are off, busy, or lack something.
+_OF_THE_BOARD = ("UnreachableError", "BusyError", "BoardError", "ProbeError")
+
 
 def amount(size_bytes: int | None) -> str:
     """Return a size as people read it, empty where it isn't known."""
@@ -206,6 +209,12 @@ def _board_row(name: str, progress: BoardProgress) -> tuple[str, ...]:
         amount(progress.bytes_sent) if progress.bytes_sent else "",
         said,
     )
+
+
+def is_ours_to_mend(progress: BoardProgress) -> bool:
+    """Whether a board waits because this machine could not even ask it: a bundle that is not here, say."""
+    waits = progress.phase is BoardPhase.QUEUED or progress.undo
+    return waits and progress.error not in (None, *_OF_THE_BOARD)
 
 
 def gate_rows(results: Sequence[GateResult]) -> list[tuple[str, ...]]:

@@ -178,7 +178,8 @@ def _end_of_push(board: BoardProgress, result: JobResult, detail: str, again_at:
             shadow=result.shadow,
             detail=detail,
         )
-    if error in _TRY_AGAIN or (error == "BoardError" and board.error != "BoardError"):
+    # What ended before the board was asked for anything, a bundle that is not on this machine say, is no fault of it.
+    if error in _TRY_AGAIN or not result.begun or (error == "BoardError" and board.error != "BoardError"):
         return Missed(board=name, error=error, detail=detail, again_at=again_at, begun=result.begun)
     return Failed(board=name, error=error, detail=detail)
 
@@ -187,7 +188,7 @@ def _end_of_undo(board: BoardProgress, result: JobResult, detail: str, again_at:
     name, error = result.job.board, result.error
     if error is None:
         return Undone(board=name, detail=detail)
-    if error in _TRY_AGAIN or (error == "BoardError" and board.undo_attempts < _UNDO_ATTEMPTS):
+    if error in _TRY_AGAIN or not result.begun or (error == "BoardError" and board.undo_attempts < _UNDO_ATTEMPTS):
         return UndoMissed(board=name, error=error, detail=detail, again_at=again_at)
     return UndoFailed(board=name, error=error, detail=detail)
 
