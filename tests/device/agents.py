@@ -149,3 +149,17 @@ def chunks(compressed: bytes, size: int = 1000) -> Iterator[bytes]:
         piece = compressed[start : start + size]
         yield b"%d\n" % len(piece) + piece
     yield b"0\n"
+
+
+def serve_as_launched(home: Home, requests: bytes) -> tuple[list[bytes], set[str]]:
+    """Serve a session as the launcher does; return the replies and what was imported for them."""
+    script = "import sys; from tflotilla.device.session_start import main; main(); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=requests,
+        capture_output=True,
+        check=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, "TFLOTILLA_HOME": str(home.path)},
+    )
+    return done.stdout.splitlines(keepends=True), set(done.stderr.decode().split())

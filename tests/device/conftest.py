@@ -34,6 +34,12 @@ def two(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
     return make_bundle(tmp_path_factory.mktemp("two"), signer, version="2.0.0", release=2, model=b"two")
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
+    """Return a bundle of which no test wants to know what it is."""
+    return make_bundle(tmp_path_factory.mktemp("made"), signer)
+
+
 @pytest.fixture
 def home(tmp_path: Path, signer: Signer) -> Home:
     """Return a home that is configured, trusts the signer and holds no bundle."""

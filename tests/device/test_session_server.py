@@ -5,28 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import zlib
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.device.agents import DEADLINE_S, Session, running_agent
-from tests.device.bundles_made import MadeBundle, Signer, make_bundle
+from tests.device.agents import DEADLINE_S, Session, running_agent, serve_as_launched
 from tflotilla.device.session_start import SESSIONS
 from tflotilla.device.store import Store
 from tflotilla.shared.contract.manifest import MODEL
 from tflotilla.shared.contract.session import Request, to_line
 
 if TYPE_CHECKING:
+    from tests.device.bundles_made import MadeBundle
     from tflotilla.device.home import Home
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
-    return make_bundle(tmp_path_factory.mktemp("made"), signer)
 
 
 def _manifest(made: MadeBundle) -> Request:
@@ -50,31 +41,17 @@ def _script(made: MadeBundle) -> bytes:
     return to_line(_manifest(made)) + files
 
 
-def _served(home: Home, requests: bytes) -> tuple[list[bytes], set[str]]:
-    """Serve a session as the launcher does; return the replies and what was imported for them."""
-    script = "import sys; from tflotilla.device.session_start import main; main(); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        input=requests,
-        capture_output=True,
-        check=True,
-        timeout=DEADLINE_S,
-        env={**os.environ, "TFLOTILLA_HOME": str(home.path)},
-    )
-    return done.stdout.splitlines(keepends=True), set(done.stderr.decode().split())
-
-
 def test_a_transfer_is_the_same_with_a_supervisor_and_without(home: Home, made: MadeBundle) -> None:
     requests = _script(made) + to_line(Request(verb="bye"))
 
     with running_agent(home):
-        taken_over, modules = _served(home, requests)
+        taken_over, modules = serve_as_launched(home, requests)
         store = Store(home)
         there = all(store.has_blob(made.blob(name), len(data)) for name, data in made.files.items())
     store.collect(())
     for name in made.files:
         store.blob(made.blob(name)).unlink(missing_ok=True)
-    alone, _modules = _served(home, requests)
+    alone, _modules = serve_as_launched(home, requests)
 
     assert there
     assert taken_over[1:] == alone[1:]
@@ -85,7 +62,7 @@ def test_what_is_no_transfer_comes_back_with_all_that_was_read_behind_it(home: H
     deploy = to_line(Request(verb="deploy", bundle=made.digest, deployment="d1"))
 
     with running_agent(home):
-        replies, _modules = _served(home, _script(made) + deploy + to_line(Request(verb="bye")))
+        replies, _modules = serve_as_launched(home, _script(made) + deploy + to_line(Request(verb="bye")))
 
     assert replies[-1] == b'{"done":true}\n'
     assert b'"state":"succeeded"' in replies[-2]
@@ -126,7 +103,7 @@ def test_a_supervisor_that_is_killed_in_a_transfer_is_a_session_that_was_killed(
     assert code == -signal.SIGKILL
 
 
-def test_whoever_sends_nonsense_to_the_socket_is_hung_up_on_and_the_next_is_served(
+def test_whoever_sends_nonsense_to_the_socket_is_hung_up_on_and_the_next_isserve_as_launched(
     home: Home, made: MadeBundle
 ) -> None:
     with running_agent(home):
@@ -137,7 +114,7 @@ def test_whoever_sends_nonsense_to_the_socket_is_hung_up_on_and_the_next_is_serv
                 stranger.sendall(nonsense)
                 stranger.shutdown(socket.SHUT_WR)
                 stranger.recv(100)
-        replies, _modules = _served(home, _script(made) + to_line(Request(verb="bye")))
+        replies, _modules = serve_as_launched(home, _script(made) + to_line(Request(verb="bye")))
 
     assert replies[-1] == b'{"done":true}\n'
     assert len(replies) == 3 + len(made.files)

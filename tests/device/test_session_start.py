@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import os
 import socket
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.device.agents import DEADLINE_S, Session, running_agent
-from tests.device.bundles_made import MadeBundle, Signer, install, make_bundle
+from tests.device.agents import Session, running_agent, serve_as_launched
+from tests.device.bundles_made import MadeBundle, install
 from tflotilla.device import session_start
 from tflotilla.shared.contract.session import Reply, Request, hello_from_line, reply_from_line, to_line
 
@@ -23,25 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tflotilla.device.home import Home
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> MadeBundle:
-    return make_bundle(tmp_path_factory.mktemp("made"), signer)
-
-
-def _loaded(home: Home, requests: bytes) -> tuple[list[bytes], set[str]]:
-    """Serve a session as the launcher does; return the replies and what was imported for them."""
-    script = "import sys; from tflotilla.device.session_start import main; main(); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        input=requests,
-        capture_output=True,
-        check=True,
-        timeout=DEADLINE_S,
-        env={**os.environ, "TFLOTILLA_HOME": str(home.path)},
-    )
-    return done.stdout.splitlines(keepends=True), set(done.stderr.decode().split())
 
 
 def test_a_hello_is_the_same_with_a_supervisor_and_without(home: Home, made: MadeBundle) -> None:
@@ -62,7 +40,7 @@ def test_with_a_supervisor_hello_and_offer_cost_next_to_no_imports(home: Home, m
     install(home, made)
     requests = to_line(Request(verb="offer", bundle=made.digest)) + to_line(Request(verb="bye"))
     with running_agent(home):
-        (hello, offered, goodbye), modules = _loaded(home, requests)
+        (hello, offered, goodbye), modules = serve_as_launched(home, requests)
 
     assert hello_from_line(hello).serving is not None
     assert reply_from_line(offered) == Reply(present=True, current=True)
@@ -71,7 +49,7 @@ def test_with_a_supervisor_hello_and_offer_cost_next_to_no_imports(home: Home, m
 
 
 def test_without_one_a_session_imports_no_benchmarks(home: Home) -> None:
-    (hello,), modules = _loaded(home, b"")
+    (hello,), modules = serve_as_launched(home, b"")
 
     assert not hello_from_line(hello).running
     assert modules.isdisjoint({"importlib.metadata", "argparse", "tflotilla.shared.contract.benchmark", "shutil"})
@@ -115,7 +93,7 @@ def test_a_first_request_without_sense_is_answered_as_any(home: Home, line: byte
 def test_a_broken_configuration_is_told_in_place_of_a_hello(home: Home) -> None:
     with running_agent(home):
         home.config.write_text("board = ")
-        (reply,), _modules = _loaded(home, b"")
+        (reply,), _modules = serve_as_launched(home, b"")
 
     assert reply_from_line(reply).error == "ConfigError"
 
@@ -153,7 +131,7 @@ def _supervisor_that_says(home: Home, answer: bytes) -> Iterator[None]:
 )
 def test_a_supervisor_that_can_not_say_it_is_done_without(home: Home, answer: bytes) -> None:
     with _supervisor_that_says(home, answer):
-        (hello,), _modules = _loaded(home, b"")
+        (hello,), _modules = serve_as_launched(home, b"")
 
     assert hello_from_line(hello).board == "pi-1"
 
