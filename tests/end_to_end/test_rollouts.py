@@ -194,6 +194,13 @@ def test_a_host_that_is_killed_goes_on_where_it_was_and_a_second_one_is_told(sce
 
     second = scene.types("rollout", "resume", name, code=11)
     assert str(conducting.pid) in second.err
+    third = scene.types("rollout", "start", "digits-6.0.0.tflb", "all", "--cached", *QUICK, code=11)
+    assert name in third.err
+    refused = [
+        each for each in scene.types("rollout", "audit", "--json").document["entries"] if each["action"] == "busy"
+    ]
+    assert name in {each["rollout"] for each in refused}
+    assert any(each["rollout"] != name and name in each["detail"]["reason"] for each in refused)
 
     scene.until(lambda: "pushing" in scene.phases().values() or "serving" in scene.phases().values(), "a push")
     conducting.send_signal(signal.SIGKILL)
