@@ -6,7 +6,6 @@ What it does NOT do: fetch packages twice; what a board's environment holds is u
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import subprocess
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import models_made, sshd
+from tests import environments_unpacked, models_made, sshd
 from tests.device import running_bundles
 from tests.network.boards import Board, Network, boards
 from tflotilla.host.bundles import signing
@@ -100,17 +99,7 @@ def crew(folder: Path, *, count: int, disk_bytes: int | None = None) -> Iterator
 def give_packages(fleet: Fleet, name: str, board: Board) -> None:
     """Put the packages of a board's environment there: a bootstrap then sends the agent alone."""
     packages, _agent = layers.environment(environments.target(probe.probe(name, fleet).facts))
-    unpacked = layers.cache() / "unpacked" / packages.digest
-    unpacked.parent.mkdir(parents=True, exist_ok=True)
-    with unpacked.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not unpacked.exists():
-            new = unpacked.with_suffix(".new")
-            subprocess.run(["rm", "-rf", str(new)], check=True)
-            new.mkdir(parents=True)
-            # Not tarfile: Debian 12's Python 3.11.2 has no extraction filters, and later ones want one.
-            subprocess.run(["tar", "-xf", str(packages.archive), "-C", str(new)], check=True)
-            new.rename(unpacked)
+    unpacked = environments_unpacked.folder(packages)
     there = board.home / layout.USER_HOME / layout.ENVIRONMENTS
     there.mkdir(parents=True)
     linked = subprocess.run(["cp", "-al", str(unpacked), str(there)], capture_output=True, check=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import environments_unpacked
 from tests import sshd as real_sshd
 from tflotilla.host.fleet import environments, layers, probe, ssh
 from tflotilla.host.fleet.inventory import BoardEntry, Fleet
@@ -50,18 +50,10 @@ def board(tmp_path: Path) -> Iterator[real_sshd.Sshd]:
 
 
 @pytest.fixture
-def warm(board: real_sshd.Sshd, fleet: Fleet, cache: Path) -> real_sshd.Sshd:
+def warm(board: real_sshd.Sshd, fleet: Fleet) -> real_sshd.Sshd:
     """Return `board`, with the packages of its environment there already: a bootstrap sends the agent alone."""
     packages, _agent = layers.environment(environments.target(probe.probe("pi-1", fleet).facts))
-    unpacked = cache / "unpacked" / packages.digest
-    with (cache / "unpacking.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not unpacked.exists():
-            new = unpacked.with_suffix(".new")
-            new.mkdir(parents=True)
-            # Not tarfile: Debian 12's Python 3.11.2 has no extraction filters, and later ones want one.
-            subprocess.run(["tar", "-xf", str(packages.archive), "-C", str(new)], check=True)
-            new.rename(unpacked)
+    unpacked = environments_unpacked.folder(packages)
     there = board.home / layout.USER_HOME / layout.ENVIRONMENTS
     there.mkdir(parents=True)
     subprocess.run(["cp", "-al", str(unpacked), str(there)], check=True)
