@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from tests.network.boards import Board
     from tests.network.fleets import Crew
     from tflotilla.host.fleet.pool import BoardResult
@@ -255,6 +257,14 @@ def _serve(board: Board, bundle: Bundle) -> None:
     store.point(bundle.digest, store.current())
 
 
+def _sizes(stored: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return how far weights are from zero, in steps; Coral's files hold uint8 around a zero point, others int8."""
+    readings = (stored.astype(np.float64), stored.view(np.int8).astype(np.float64))
+    weights = min(readings, key=lambda reading: float(np.std(reading)))
+    sizes: NDArray[np.float64] = np.abs(weights - np.median(weights))
+    return sizes
+
+
 def _retrained(model: bytes) -> tuple[tuple[str, bytes], ...]:
     """Return the model with one weight in a thousand a step off, and with all of them off by a thousandth, rounded."""
     chance = np.random.default_rng(0)
@@ -263,7 +273,7 @@ def _retrained(model: bytes) -> tuple[tuple[str, bytes], ...]:
         if size >= _LARGE_BYTES:
             steps = chance.choice(np.array([1, 255], np.uint8), size)
             few[at : at + size] += steps * (chance.random(size) < 0.001)
-            weights = np.abs(all_[at : at + size].view(np.int8).astype(np.float64))
+            weights = _sizes(all_[at : at + size])
             # |w| · N(0, 0.001), on top of a rounding error that is anywhere: the step is taken so often.
             all_[at : at + size] += steps * (chance.random(size) < weights * 0.001 * np.sqrt(2 / np.pi))
     return ("0.1 % of the weights, ±1", few.tobytes()), ("all weights, ±0.1 %", all_.tobytes())
