@@ -15,14 +15,18 @@ from tflotilla.host.cli.plain_typer import typer
 ROOT = Path(__file__).resolve().parents[3]
 
 
-DOCUMENTS = ("README.md", "docs/model-lab.md", "docs/benchmarks.md", "docs/tuning.md")
+DOCUMENTS = (
+    *("README.md", "docs/fleet.md", "docs/rollouts.md"),
+    *("docs/model-lab.md", "docs/benchmarks.md", "docs/tuning.md"),
+)
 
 
 def _shown() -> list[str]:
     """Return the command lines of all documents, those after a prompt among them."""
     text = "".join((ROOT / document).read_text() for document in DOCUMENTS).replace("\\\n", " ")
-    blocks = re.findall(r"```(?:sh)?\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```(\w*)\n(.*?)```", text, flags=re.DOTALL)
+    typed = [block for language, block in blocks if language in ("", "sh")]
+    lines = [line.strip().removeprefix("$ ") for block in typed for line in block.splitlines()]
     return [line for line in lines if line.startswith("tflotilla ")]
 
 
