@@ -204,7 +204,9 @@ def test_an_empty_folder_is_told_once_and_waited_for(tmp_path: Path) -> None:
         problem = worker.next(reports.PROBLEM)
         assert b"holds no image" in problem.body
         worker.next(reports.METRICS)
-        running_bundles.write_images(images, range(3, 4))
+        # Whole when it appears: a picture that is still being written is one that can't be read.
+        for picture in running_bundles.write_images(tmp_path / "aside", range(3, 4)).iterdir():
+            picture.rename(images / picture.name)
         lines: list[Line] = []
         while not lines or lines[-1].kind != reports.PREDICTIONS:
             line = worker.line()
