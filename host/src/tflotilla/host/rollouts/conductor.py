@@ -124,8 +124,7 @@ class Conductor:
         self._catch_up()
         self._record([Born(board=board) for board in born if self._waits(board)])
         # Only a job that is under way is worth waiting for here; without one, the caller's telemetry is.
-        for result in self._executor.results(timeout_s=timeout_s if self._under_way else 0.0):
-            self._take(result)
+        self._take(self._executor.results(timeout_s=timeout_s if self._under_way else 0.0))
         if not deaf:
             self._follow()
         return self._executor.progress()
@@ -140,11 +139,12 @@ class Conductor:
             return False
         return progress.phase is BoardPhase.QUEUED or progress.undo
 
-    def _take(self, result: JobResult) -> None:
-        if result.job.rollout != self.name:
-            return
-        self._under_way.discard(result.job.deployment)
-        self._record([engine.heard(self.rollout, result, now=self._clock(), random=self._random)])
+    def _take(self, results: Iterable[JobResult]) -> None:
+        """Write down what came of jobs, at once: each append is a write that waits for the disk."""
+        ours = [result for result in results if result.job.rollout == self.name]
+        self._under_way -= {result.job.deployment for result in ours}
+        now = self._clock()
+        self._record([engine.heard(self.rollout, result, now=now, random=self._random) for result in ours])
 
     def _follow(self) -> None:
         """Do what the engine says until it says nothing more."""
@@ -183,7 +183,6 @@ class Conductor:
     def _record(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        self._catch_up()
         recorded = self._journal.append(self.name, events, by=self._by, at=self._clock(), lease=self._lease)
         if recorded[0].number == self.rollout.events + 1:
             self._fold(recorded)
