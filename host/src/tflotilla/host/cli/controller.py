@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import interrupts, output
+from tflotilla.host.cli import conducting, interrupts, output, selecting
 from tflotilla.host.cli import rollout_options as options
-from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption  # noqa: TC001 - typer reads it
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.rollouts.controller import Controller
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
 
@@ -29,8 +29,8 @@ def controller(
     ] = False,
     forks: options.Forks = None,
     limit_rate: options.LimitRate = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Conduct every rollout that nobody else conducts: waves, gates, boards that come back, and undoing.
 
@@ -63,31 +63,17 @@ def controller(
 def _serve(
     fleet: Fleet, journal: Journal, *, once: bool, forks: int | None, limit_rate: float | None, as_json: bool
 ) -> None:
-    from tflotilla.host.cli.rollout_conduct import executors, presence, telemetry
-    from tflotilla.host.rollouts.controller import Controller
     from tflotilla.shared.contract.errors import BrokerError, InputError
 
-    tell = output.note if as_json else _tell
+    tell, on_events = (output.note, _write_json) if as_json else (_tell, _write_lines)
     while True:
         try:
-            with telemetry(fleet) as (heard, hears):
-                conducting = Controller(
-                    journal,
-                    heard,
-                    executor=executors(fleet, forks),
-                    fleet_file=str(fleet.path),
-                    limit_rate=limit_rate,
-                    hears=hears,
-                    on_events=_write_json if as_json else _write_lines,
-                    on_presence=presence(fleet),
-                    tell=tell,
-                )
-                try:
-                    tell(f"controller of {fleet.name}: {len(journal.rollouts())} rollouts known")
-                    _sweep(conducting, once=once)
-                    return
-                finally:
-                    conducting.close()
+            with conducting.controlled(
+                fleet, journal, forks=forks, limit_rate=limit_rate, on_events=on_events, tell=tell
+            ) as conductors:
+                tell(f"controller of {fleet.name}: {len(journal.rollouts())} rollouts known")
+                _sweep(conductors, once=once)
+                return
         except (BrokerError, InputError) as error:
             if once:
                 raise
@@ -103,10 +89,8 @@ def _tell(line: str) -> None:
 def _write_lines(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
     from tflotilla.host.cli import rollout_words
 
-    for each in recorded:
-        line = rollout_words.event_line(each.event, rollout.plan)
-        if line is not None:
-            _tell(f"{rollout.plan.rollout}  {line}")
+    for line in rollout_words.event_lines(recorded, rollout.plan):
+        _tell(f"{rollout.plan.rollout}  {line}")
 
 
 def _write_json(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
@@ -117,12 +101,9 @@ def _write_json(rollout: Rollout, recorded: Sequence[Recorded]) -> None:
         typer.echo(json.dumps({**document, "event": events.to_document(each.event)}, sort_keys=True))
 
 
-def _sweep(conducting: object, *, once: bool) -> None:
-    from tflotilla.host.rollouts.controller import Controller
-
-    assert isinstance(conducting, Controller)  # noqa: S101 - imported late
+def _sweep(conductors: Controller, *, once: bool) -> None:
     while True:
-        conducting.look_around()
-        conducting.tick(timeout_s=_TICK_S)
-        if once and conducting.rests():
+        conductors.look_around()
+        conductors.tick(timeout_s=_TICK_S)
+        if once and conductors.rests():
             return

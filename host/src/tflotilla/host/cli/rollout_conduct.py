@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import interrupts, output, selecting
+from tflotilla.host.cli import conducting, interrupts, output, rollout_story, selecting
 from tflotilla.host.cli import rollout_options as options
 from tflotilla.shared.contract.errors import BusyError, ConflictError, HaltedError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from tflotilla.host.cli.rollout_progress import Progress
     from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts.events import Event
-    from tflotilla.host.rollouts.jobs import Executor
+    from tflotilla.host.rollouts.controller import Controller
     from tflotilla.host.rollouts.journal import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout, Status
-    from tflotilla.host.rollouts.watcher import Presence, Telemetry
 
 _TICK_S = 0.25
 _SOME_FAILED = 1
 #: What a person said, and what whoever conducts the rollout then does.
 _Word = tuple[str, str]
 
-Name = Annotated[str | None, typer.Argument(metavar="[ROLLOUT]", help="Its name; default: the newest.")]
-FleetOption = selecting.FleetFile
-JsonOption = selecting.Json
-
 
 def resume(
-    rollout: Name = None,
+    rollout: rollout_story.Name = None,
     forks: options.Forks = None,
     limit_rate: options.LimitRate = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Go on with a rollout: after a pause, after its command was killed, or once more for boards that were off.
 
@@ -50,9 +42,11 @@ def resume(
     Exit codes: 0 it serves wherever it could be reached, 1 single boards failed, 2 there is no such rollout,
     3 fleet.toml, 10 MQTT, 11 somebody else conducts it, or it is over; 14 stopped.
     """
-    with opened(fleet) as (loaded, journal):
-        name = _named(journal, rollout)
-        found = _load(journal, name)
+    from tflotilla.host.rollouts.events import Resumed
+
+    with rollout_story.opened(fleet) as (loaded, journal):
+        found = rollout_story.found(journal, rollout)
+        name = found.plan.rollout
         if found.status.over:
             hint = f"; `tflotilla rollout retry {name}` tries boards that failed" if found.status == "halted" else ""
             reason = f": {found.reason}" if found.reason else ""
@@ -60,23 +54,23 @@ def resume(
         word: _Word | None = None
         if found.status == "paused":
             word = "resume", "goes on"
-            _say(journal, name, "resume", _event("Resumed"))
+            rollout_story.say(journal, name, "resume", Resumed())
             if _obeyed(journal, name, word, as_json=as_json):
                 return
         else:
-            _audit(journal, name, "resume")
+            rollout_story.audit(journal, name, "resume")
     conduct(loaded, name, forks=forks, limit_rate=_rate(limit_rate), as_json=as_json, word=word)
 
 
 def retry(
-    rollout: Name = None,
+    rollout: rollout_story.Name = None,
     only: Annotated[
         str | None, typer.Option("--only", metavar="SELECTOR", help="Of the boards that failed, only these.")
     ] = None,
     forks: options.Forks = None,
     limit_rate: options.LimitRate = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Try boards that failed once more; a rollout that halted goes on where it stopped.
 
@@ -88,9 +82,9 @@ def retry(
     from tflotilla.host.rollouts.events import Retried
     from tflotilla.host.rollouts.rollout import BoardPhase, Status
 
-    with opened(fleet) as (loaded, journal):
-        name = _named(journal, rollout)
-        found = _load(journal, name)
+    with rollout_story.opened(fleet) as (loaded, journal):
+        found = rollout_story.found(journal, rollout)
+        name = found.plan.rollout
         if found.status in (Status.ABORTED, Status.ROLLING_BACK):
             ways = {
                 Status.ABORTED: "a rollout of its own takes boards up again",
@@ -104,7 +98,7 @@ def retry(
         )
         if not boards:
             raise ConflictError(f"{name}: no board of it failed{'' if only is None else f' among {only}'}")
-        _say(journal, name, "retry", Retried(boards=boards))
+        rollout_story.say(journal, name, "retry", Retried(boards=boards))
         word = "retry", "tries them again"
         if _obeyed(journal, name, word, as_json=as_json):
             return
@@ -112,10 +106,10 @@ def retry(
 
 
 def rollback(
-    rollout: Name = None,
+    rollout: rollout_story.Name = None,
     forks: options.Forks = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Bring every board of a rollout back to what it served before.
 
@@ -125,14 +119,15 @@ def rollback(
 
     Exit codes: 0 every board that was reached went back, 1 some couldn't, 2 usage, 3 fleet.toml, 11 it was rolled back.
     """
+    from tflotilla.host.rollouts.events import RollbackAsked
     from tflotilla.host.rollouts.rollout import Status
 
-    with opened(fleet) as (loaded, journal):
-        name = _named(journal, rollout)
-        found = _load(journal, name)
+    with rollout_story.opened(fleet) as (loaded, journal):
+        found = rollout_story.found(journal, rollout)
+        name = found.plan.rollout
         if found.status is Status.ROLLED_BACK:
             raise ConflictError(f"{name} is rolled back already")
-        _say(journal, name, "rollback", _event("RollbackAsked"))
+        rollout_story.say(journal, name, "rollback", RollbackAsked())
         word = "rollback", "rolls it back"
         if _obeyed(journal, name, word, as_json=as_json):
             return
@@ -158,43 +153,30 @@ def conduct(
     """
     from tflotilla.host.cli import rollout_progress, rollout_words
     from tflotilla.host.rollouts import database, register
-    from tflotilla.host.rollouts.controller import Controller
 
     journal = database.of_fleet(fleet, tell=output.note)
     interrupts.take_the_end_for_one()
     try:
-        with telemetry(fleet) as (heard, hears), rollout_progress.shown(as_json=as_json) as say:
+        with rollout_progress.shown(as_json=as_json) as say:
 
             def on_events(after: Rollout, recorded: Sequence[Recorded]) -> None:
-                for each in recorded:
-                    line = rollout_words.event_line(each.event, after.plan)
-                    if line is not None:
-                        say.line(line)
+                for line in rollout_words.event_lines(recorded, after.plan):
+                    say.line(line)
 
-            controller = Controller(
-                journal,
-                heard,
-                executor=executors(fleet, forks),
-                fleet_file=str(fleet.path),
-                limit_rate=limit_rate,
-                hears=hears,
-                on_events=on_events,
-                on_presence=presence(fleet),
-                tell=say.line,
-            )
-            try:
-                found = _until_it_rests(controller, name, say)
-            except KeyboardInterrupt:
-                output.note(f"{name} stands where it is; `tflotilla rollout resume {name}` goes on")
-                raise
-            finally:
-                controller.close()
+            with conducting.controlled(
+                fleet, journal, forks=forks, limit_rate=limit_rate, on_events=on_events, tell=say.line
+            ) as controller:
+                try:
+                    found = _until_it_rests(controller, name, say)
+                except KeyboardInterrupt:
+                    output.note(f"{name} stands where it is; `tflotilla rollout resume {name}` goes on")
+                    raise
         rollout = register.load(journal, name)
     except BusyError as error:
         # A controller may have seen the word before we could begin.
         if word is not None and _obeyed(journal, name, word, as_json=as_json):
             return
-        _audit(journal, name, "busy", reason=str(error))
+        rollout_story.audit(journal, name, "busy", reason=str(error))
         raise
     finally:
         journal.close()
@@ -202,13 +184,11 @@ def conduct(
     _finish(rollout, as_json=as_json, asked_back=asked_back, found=found)
 
 
-def _until_it_rests(controller: object, name: str, say: Progress) -> Status:
+def _until_it_rests(controller: Controller, name: str, say: Progress) -> Status:
     """Return in what state the rollout was found."""
     from tflotilla.host.cli import rollout_words
-    from tflotilla.host.rollouts.controller import Controller
     from tflotilla.host.rollouts.rollout import BoardPhase
 
-    assert isinstance(controller, Controller)  # noqa: S101 - imported late
     rollout = controller.conduct(name)
     found = rollout.status
     while controller.conducts(name):
@@ -249,80 +229,6 @@ def _finish(rollout: Rollout, *, as_json: bool, asked_back: bool, found: Status)
         raise typer.Exit(_SOME_FAILED)
 
 
-@contextlib.contextmanager
-def opened(path: Path | None) -> Iterator[tuple[Fleet, Journal]]:
-    """Load the fleet and open its journal for the time of the block."""
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts import database
-
-    fleet = Fleet.load(path)
-    journal = database.of_fleet(fleet, tell=output.note)
-    try:
-        yield fleet, journal
-    finally:
-        journal.close()
-
-
-@contextlib.contextmanager
-def telemetry(fleet: Fleet) -> Iterator[tuple[Telemetry, Callable[[], bool]]]:
-    """Listen to the fleet for the time of the block; yield where reports come from, and whether they can come now."""
-    from tflotilla.host.rollouts.watcher import Silence
-    from tflotilla.host.telemetry import mqtt
-    from tflotilla.shared.contract import topics
-
-    if fleet.mqtt is None:
-        yield Silence(), lambda: True
-        return
-    with mqtt.connect(fleet.mqtt, folder=fleet.folder) as broker:
-        broker.subscribe(topics.every_board(fleet.name))
-        yield broker, lambda: broker.connected
-
-
-def presence(fleet: Fleet) -> Callable[[str, Presence, float], None]:
-    """Return what remembers which boards said that they are there, for `not offline`."""
-    from tflotilla.host.fleet import contacts
-
-    return lambda board, status, at: contacts.heard(fleet.state, board, status, at=at)
-
-
-def executors(fleet: Fleet, forks: int | None) -> Callable[[], Executor]:
-    """Return what makes the executor that fleet.toml asks for."""
-    if fleet.rollouts.executor == "celery":
-        from tflotilla.host.rollouts.executors.celery import CeleryExecutor
-
-        return lambda: CeleryExecutor(fleet.rollouts.broker or "", forks=forks or fleet.rollouts.forks)
-    from tflotilla.host.rollouts.executors.threads import ThreadExecutor
-
-    return lambda: ThreadExecutor(forks=forks or fleet.rollouts.forks)
-
-
-def _named(journal: Journal, rollout: str | None) -> str:
-    from tflotilla.host.rollouts import register
-
-    return rollout or register.latest(journal)
-
-
-def _load(journal: Journal, name: str) -> Rollout:
-    from tflotilla.host.rollouts import register
-
-    return register.load(journal, name)
-
-
-def _event(kind: str) -> Event:
-    from tflotilla.host.rollouts import events
-
-    event: Event = getattr(events, kind)()
-    return event
-
-
-def _say(journal: Journal, name: str, action: str, event: Event) -> None:
-    """Write a person's word into the story and the audit log."""
-    from tflotilla.host.rollouts import register
-
-    _audit(journal, name, action)
-    journal.append(name, [event], by=register.person(), at=time.time())
-
-
 def _obeyed(journal: Journal, name: str, word: _Word, *, as_json: bool) -> bool:
     """Say who does what a person just wrote down; False where nobody conducts the rollout, and this command has to."""
     conductor = journal.conductor(name, at=time.time())
@@ -334,12 +240,6 @@ def _obeyed(journal: Journal, name: str, word: _Word, *, as_json: bool) -> bool:
     else:
         output.note(f"{name}: {conductor} conducts it and {does}; `tflotilla rollout status {name}` shows it")
     return True
-
-
-def _audit(journal: Journal, name: str, action: str, **detail: str) -> None:
-    from tflotilla.host.rollouts import register
-
-    journal.audit(action, by=register.person(), at=time.time(), rollout=name, detail=detail)
 
 
 def _rate(text: str | None) -> float | None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output
-from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption, Name, opened
+from tflotilla.host.cli import output, rollout_story, selecting
 from tflotilla.shared.contract.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.rollout import Rollout
 
 
-def pause(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
+def pause(
+    rollout: rollout_story.Name = None, fleet: selecting.FleetFile = None, as_json: selecting.Json = False
+) -> None:
     """Begin nothing new; pushes under way are finished. `resume` goes on.
 
     Example: tflotilla rollout pause
@@ -26,8 +27,8 @@ def pause(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption =
     """
     from tflotilla.host.rollouts.events import Paused
 
-    with opened(fleet) as (_loaded, journal):
-        found = _found(journal, rollout)
+    with rollout_story.opened(fleet) as (_loaded, journal):
+        found = rollout_story.found(journal, rollout)
         if found.status.over or found.status == "paused":
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
         if found.status == "rolling_back":
@@ -40,12 +41,12 @@ def pause(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption =
 
 
 def approve(
-    rollout: Name = None,
+    rollout: rollout_story.Name = None,
     wave: Annotated[
         int | None, typer.Option("--wave", min=1, help="Which one, counted from 1; default: the one that waits.")
     ] = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Let a wave begin that waits for a person.
 
@@ -55,8 +56,8 @@ def approve(
     """
     from tflotilla.host.rollouts.events import Approved
 
-    with opened(fleet) as (_loaded, journal):
-        found = _found(journal, rollout)
+    with rollout_story.opened(fleet) as (_loaded, journal):
+        found = rollout_story.found(journal, rollout)
         name, waves = found.plan.rollout, found.plan.waves
         if wave is not None and wave > len(waves):
             raise UsageError(f"{name} has {len(waves)} waves, there is no wave {wave}")
@@ -69,7 +70,9 @@ def approve(
         _say(journal, found, "approve", Approved(wave=number), then=then, as_json=as_json)
 
 
-def abort(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
+def abort(
+    rollout: rollout_story.Name = None, fleet: selecting.FleetFile = None, as_json: selecting.Json = False
+) -> None:
     """End a rollout: boards that have the bundle keep it, no other board gets it. `rollback` brings them back.
 
     Example: tflotilla rollout abort
@@ -78,27 +81,18 @@ def abort(rollout: Name = None, fleet: FleetOption = None, as_json: JsonOption =
     """
     from tflotilla.host.rollouts.events import Aborted
 
-    with opened(fleet) as (_loaded, journal):
-        found = _found(journal, rollout)
+    with rollout_story.opened(fleet) as (_loaded, journal):
+        found = rollout_story.found(journal, rollout)
         if found.status.over:
             raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
         then = "`tflotilla rollout rollback {name}` would bring boards back that have it"
         _say(journal, found, "abort", Aborted(), then=then, as_json=as_json)
 
 
-def _found(journal: Journal, rollout: str | None) -> Rollout:
-    from tflotilla.host.rollouts import register
-
-    return register.load(journal, rollout or register.latest(journal))
-
-
 def _say(journal: Journal, found: Rollout, action: str, event: Event, *, then: str, as_json: bool) -> None:
     """Write a word down and tell who obeys; where nobody does, what `then` may be done."""
-    from tflotilla.host.rollouts import register
-
-    name, by = found.plan.rollout, register.person()
-    journal.audit(action, by=by, at=time.time(), rollout=name, detail={})
-    journal.append(name, [event], by=by, at=time.time())
+    name = found.plan.rollout
+    rollout_story.say(journal, name, action, event)
     conductor = journal.conductor(name, at=time.time())
     if as_json:
         output.emit_json({"rollout": name, "said": action, "conductor": conductor})

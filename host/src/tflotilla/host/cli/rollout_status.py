@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tflotilla.host.cli import output
-from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption, Name, opened
+from tflotilla.host.cli import output, rollout_story, selecting
 from tflotilla.shared.contract.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -20,10 +19,10 @@ _REDRAW_S = 0.5
 
 
 def status(
-    rollout: Name = None,
+    rollout: rollout_story.Name = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it is over.")] = False,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Show a rollout: waves with their verdicts, every board with its state, the gates with their figures.
 
@@ -31,18 +30,15 @@ def status(
 
     Exit codes: 0 shown, 2 there is no such rollout, 3 fleet.toml.
     """
-    from tflotilla.host.rollouts import register
-
-    with opened(fleet) as (_loaded, journal):
-        name = rollout or register.latest(journal)
-        found = register.load(journal, name)
+    with rollout_story.opened(fleet) as (_loaded, journal):
+        found = rollout_story.found(journal, rollout)
         if watch and not as_json:
             with contextlib.suppress(KeyboardInterrupt):
                 found = _follow(journal, found)
-        show(found, as_json=as_json, conductor=journal.conductor(name, at=time.time()), boards=True)
+        show(found, as_json=as_json, conductor=journal.conductor(found.plan.rollout, at=time.time()), boards=True)
 
 
-def list_rollouts(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
+def list_rollouts(fleet: selecting.FleetFile = None, as_json: selecting.Json = False) -> None:
     """Show all rollouts, the newest last.
 
     Example: tflotilla rollout list
@@ -51,7 +47,7 @@ def list_rollouts(fleet: FleetOption = None, as_json: JsonOption = False) -> Non
     """
     from tflotilla.host.rollouts import register
 
-    with opened(fleet) as (_loaded, journal):
+    with rollout_story.opened(fleet) as (_loaded, journal):
         found = [register.load(journal, name) for name in journal.rollouts()]
         conductors = {each.plan.rollout: journal.conductor(each.plan.rollout, at=time.time()) for each in found}
     if as_json:
@@ -71,14 +67,14 @@ def list_rollouts(fleet: FleetOption = None, as_json: JsonOption = False) -> Non
     )
 
 
-def audit(fleet: FleetOption = None, as_json: JsonOption = False) -> None:
+def audit(fleet: selecting.FleetFile = None, as_json: selecting.Json = False) -> None:
     """Show who did what, and check that nobody changed the log since: each entry holds the hash of the one before.
 
     Example: tflotilla rollout audit
 
     Exit codes: 0 shown and whole, 3 fleet.toml, 8 the log was changed.
     """
-    with opened(fleet) as (_loaded, journal):
+    with rollout_story.opened(fleet) as (_loaded, journal):
         entries = tuple(journal.audit_log())
         broken = journal.audit_fault()
     if as_json:
@@ -155,8 +151,7 @@ def _follow(journal: Journal, rollout: Rollout) -> Rollout:
             if rollout.status.over:
                 return rollout
             time.sleep(_REDRAW_S)
-            for recorded in journal.events(rollout.plan.rollout, after=rollout.events):
-                rollout = engine.fold(rollout, recorded.event, at=recorded.at)
-                line = rollout_words.event_line(recorded.event, rollout.plan)
-                if line is not None:
-                    output.note(line) if not quiet else typer.echo(line)
+            recorded = journal.events(rollout.plan.rollout, after=rollout.events)
+            rollout = engine.fold_all(rollout, ((each.event, each.at) for each in recorded))
+            for line in rollout_words.event_lines(recorded, rollout.plan):
+                output.note(line) if not quiet else typer.echo(line)

@@ -10,9 +10,10 @@ from tflotilla.host.rollouts import events
 from tflotilla.host.rollouts.rollout import BoardPhase, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tflotilla.host.rollouts.events import Event, GateResult
+    from tflotilla.host.rollouts.journal import Recorded
     from tflotilla.host.rollouts.plan import Plan, PlannedBoard
     from tflotilla.host.rollouts.rollout import BoardProgress, Rollout
 
@@ -84,6 +85,14 @@ def event_line(event: Event, plan: Plan) -> str | None:
     """Say what happened, in one line; None for what nobody needs to read."""
     say = _LINES.get(type(event))
     return None if say is None else say(event, plan)
+
+
+def event_lines(recorded: Iterable[Recorded], plan: Plan) -> Iterator[str]:
+    """Say what happened, a line for each event that people need to read."""
+    for each in recorded:
+        line = event_line(each.event, plan)
+        if line is not None:
+            yield line
 
 
 def _wave_began(event: events.WaveBegan, plan: Plan) -> str:

@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from tflotilla.host.cli import output
-from tflotilla.host.cli.rollout_conduct import FleetOption, JsonOption  # noqa: TC001 - typer reads it
+from tflotilla.host.cli import output, selecting
 from tflotilla.shared.contract.errors import ConfigError
 
 
 def worker(
     forks: Annotated[int | None, typer.Option("--forks", min=1, help="How many boards at once.")] = None,
-    fleet: FleetOption = None,
-    as_json: JsonOption = False,
+    fleet: selecting.FleetFile = None,
+    as_json: selecting.Json = False,
 ) -> None:
     """Do pushes that a conductor hands out over Redis: with [rollouts] executor = "celery" in fleet.toml.
 
