@@ -62,7 +62,8 @@ class Relay:
     port: int = 0
     forwarded_bytes: int = 0
     connections: int = 0
-    #: Cut every connection once it has carried that much (None: never); lifted after the first cut.
+    #: Cut a connection that begins from now on once it has carried that much (None: never); lifted after the first cut.
+    #: One that is still saying goodbye has carried more than that already, and must not use the cut up.
     cut_after_bytes: int | None = None
     rate_bytes_per_s: float | None = None
     _listener: socket.socket | None = None
@@ -111,6 +112,7 @@ class Relay:
             self._live += [client, server]
             self.connections += 1
         carried = 0
+        cut_after = self.cut_after_bytes
         with client, server:
             while True:
                 ready, _writable, _failed = select.select([client, server], [], [])
@@ -127,7 +129,7 @@ class Relay:
                         self.forwarded_bytes += len(data)
                         if self.rate_bytes_per_s is not None:
                             time.sleep(len(data) / self.rate_bytes_per_s)
-                        if self.cut_after_bytes is not None and carried >= self.cut_after_bytes:
+                        if cut_after is not None and self.cut_after_bytes is not None and carried >= cut_after:
                             self.cut_after_bytes = None
                             return
 
