@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tests.host.telemetry import fake_board
 from tflotilla.host.dashboards import terminal
+from tflotilla.host.pages import words
 from tflotilla.host.telemetry.fleet_view import BoardView, FleetView
 from tflotilla.shared.contract import messages
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
@@ -103,7 +104,7 @@ def test_the_footer_speaks_of_losses_only_when_there_are_some() -> None:
     ],
 )
 def test_latencies_have_three_digits_and_a_unit(nanoseconds: int, expected: str) -> None:
-    assert terminal.duration(nanoseconds) == expected
+    assert words.duration(nanoseconds) == expected
 
 
 @pytest.mark.parametrize(

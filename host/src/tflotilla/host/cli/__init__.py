@@ -57,7 +57,8 @@ COMMANDS = {
 
 _EPILOG = """Exit codes: 0 done, 1 some boards failed in different ways, 2 usage, 3 bad input, 4 incompatible,
 5 unreachable, 6 host key or login refused, 7 board lacks something, 8 signature or digest, 9 probe failed, 10 MQTT,
-11 conflict, 12 not convertible, 13 slower than before, 14 rollout halted, 70 a bug of ours, 130 interrupted."""
+11 conflict, 12 not convertible, 13 slower than before, 14 rollout halted, 15 alarms fire, 70 a bug of ours,
+130 interrupted."""
 
 
 class _Commands(typer.core.TyperGroup):

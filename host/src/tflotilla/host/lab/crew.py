@@ -10,10 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tflotilla.host.dashboards import terminal
 from tflotilla.host.fleet import bootstrap, push
 from tflotilla.host.fleet.inventory import BoardEntry, Fleet
 from tflotilla.host.lab import digits
+from tflotilla.host.pages import words
 from tflotilla.shared.contract.errors import TflotillaError
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def live_rows(view: FleetView, names: Sequence[str]) -> list[tuple[str, ...]]:
                 name,
                 board.state.runtime.name if board.state and board.state.runtime else "",
                 f"{board.inferences_per_second or 0:.0f}/s",
-                terminal.duration(total.p50_ns) if total else "",
-                terminal.duration(total.p99_ns) if total else "",
+                words.duration(total.p50_ns) if total else "",
+                words.duration(total.p99_ns) if total else "",
                 f"{Path(last.item).name} → {last.top[0].label} {last.top[0].score:.0%}" if last and last.top else "",
             )
         )

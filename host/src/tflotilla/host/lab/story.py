@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tflotilla.host.dashboards import terminal
 from tflotilla.host.fleet import bootstrap, pool, push
 from tflotilla.host.lab import bad_releases, crew, lab
 from tflotilla.host.lab.listener import Listener
 from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
 from tflotilla.host.models import child
+from tflotilla.host.pages import words
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.errors import IncompatibleError, ProbeError, VerificationError
 from tflotilla.shared.contract.manifest import MODEL
@@ -157,7 +157,7 @@ class Story:
                     _kb(file.compressed_bytes),
                     f"{score.value:.2%}",
                     f"{(reference - score.value) * 100:.2f}",
-                    terminal.duration(score.stages["invoke"].p50_ns),
+                    words.duration(score.stages["invoke"].p50_ns),
                 )
                 for file, score in judged
             ],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_PAYLOAD_BYTES = 8 << 20
 _LAST_PREDICTIONS = 5
 _LAST_EVENTS = 20
+_LAST_DEPLOYMENTS = 20
 _KEPT_BOOTS = 8
 _KEPT_RANGES = 256
 
@@ -92,11 +93,15 @@ class BoardView:
     availability: Literal["online", "offline"] | None = None
     boot: str | None = None
     state: messages.State | None = None
+    model: messages.ModelCard | None = None
     deployment: DeploymentStatus | None = None
+    #: How deployments ended, with the time the board said so; the newest first.
+    deployments: tuple[tuple[float, DeploymentStatus], ...] = ()
     metrics: messages.Metrics | None = None
     metrics_time: float = 0.0
     #: The newest first.
     predictions: tuple[messages.Prediction, ...] = ()
+    thumbnail: messages.Thumbnail | None = None
     events: tuple[messages.Event, ...] = ()
     benchmark: BenchmarkReport | None = None
     messages: int = 0
@@ -155,8 +160,7 @@ class FleetView:
             if message is None:
                 garbage += 1
             elif address.channel in topics.CHANNELS:
-                before = boards.get(address.board) or BoardView(board=address.board, seen=at)
-                boards[address.board] = _fold_board(before, message, at)
+                boards[address.board] = fold(boards.get(address.board), message, at)[0]
         return FleetView(fleet=self.fleet, boards=boards, garbage=garbage, foreign=foreign)
 
 
@@ -170,15 +174,17 @@ def understood(topic: str, payload: bytes) -> messages.Message[Any] | None:
         return None
 
 
-def _fold_board(before: BoardView, message: messages.Message[Any], at: float) -> BoardView:
+def fold(before: BoardView | None, message: messages.Message[Any], at: float) -> tuple[BoardView, bool]:
+    """Return the board after this message, which came at `at`, and whether it said something new: no repetition."""
+    before = before or BoardView(board=message.board, seen=at)
     view = dataclasses.replace(before, seen=max(before.seen, at), messages=before.messages + 1)
     if message.seq > 0:
         counted = before.sequences.get(message.boot, Sequence())
         after = counted.adding(message.seq)
         view = dataclasses.replace(view, sequences=_with_boot(before.sequences, message.boot, after))
         if after.duplicates > counted.duplicates:
-            return view
-    return _fold_body(view, message)
+            return view, False
+    return _fold_body(view, message), True
 
 
 def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
@@ -189,6 +195,10 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
             changes = _availability(view, message, body)
         case messages.State():
             changes = {"state": body, "boot": message.boot}
+        case messages.ModelCard():
+            changes = {"model": body}
+        case messages.Thumbnail():
+            changes = {"thumbnail": body}
         case messages.Metrics():
             changes = {"inferences": view.inferences + body.count, "errors": view.errors + body.errors}
             # An outbox that is emptied after an outage brings old windows: they count, but they are not the present.
@@ -204,11 +214,13 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
             changes = {"benchmark": body}
         case messages.Event():
             changes = {"events": (body, *view.events)[:_LAST_EVENTS]}
-        case messages.Ack():
-            # Said by a collector, not by the board.
-            changes = {}
-        case _:
+        case DeploymentStatus():
             changes = {"deployment": body}
+            if body.state.final:
+                changes["deployments"] = ((message.time, body), *view.deployments)[:_LAST_DEPLOYMENTS]
+        case _:
+            # An Ack is said by a collector, not by the board; Flat repeats the metrics.
+            changes = {}
     return dataclasses.replace(view, **changes)
 
 

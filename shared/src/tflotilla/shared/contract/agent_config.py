@@ -101,11 +101,28 @@ class ReportingConfig:
     predictions: bool = True
     outbox_max_mib: float = 64.0
     confirm: Literal["broker", "collector"] = "broker"
+    #: Winners with a score below that are counted as `low_confidence`.
+    low_confidence_below: float = 0.5
+    #: So many answers of each window, drawn at random, stand in its metrics.
+    sample: int = 0
+    #: Publish each window as plain numbers too, on `flat`.
+    flat: bool = False
+    #: Show what the model looks at, small, at most that often; None is never: pictures leave the board only if allowed.
+    thumbnail_every_s: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError with the allowed range."""
         _check(holds=0.05 <= self.window_s <= 3600, message=f"window_s must be 0.05..3600, not {self.window_s}")  # noqa: PLR2004
         _check(holds=self.outbox_max_mib >= 1, message=f"outbox_max_mib must be at least 1, not {self.outbox_max_mib}")
+        _check(
+            holds=0 <= self.low_confidence_below <= 1,
+            message=f"low_confidence_below must be 0..1, not {self.low_confidence_below:g}",
+        )
+        _check(holds=0 <= self.sample <= 100, message=f"sample must be 0..100, not {self.sample}")  # noqa: PLR2004
+        _check(
+            holds=self.thumbnail_every_s is None or self.thumbnail_every_s >= 0.5,  # noqa: PLR2004 - it costs inference
+            message=f"thumbnail_every_s must be at least 0.5, not {self.thumbnail_every_s}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@
     │   └── BusyError             something else is going on there; it will be over
     ├── ConversionError      12   the model can't be expressed in the requested scheme or runtime
     ├── RegressionError      13   a benchmark is worse than the one it was held against
-    └── HaltedError          14   a rollout was stopped: its gates failed, or too many boards did
+    ├── HaltedError          14   a rollout was stopped: its gates failed, or too many boards did
+    └── AlarmError           15   alarms are firing
 
 Exit code 1 is kept for "some boards failed, with different errors", 70 for a bug of ours and 130 for Ctrl-C.
 Foreign exceptions are translated where they enter, and chained.
@@ -136,6 +137,12 @@ class HaltedError(TflotillaError):
     """A rollout was stopped by its gates or its error threshold."""
 
     exit_code: ClassVar[int] = 14
+
+
+class AlarmError(TflotillaError):
+    """Alarms are firing."""
+
+    exit_code: ClassVar[int] = 15
 
 
 def _tree(root: type[TflotillaError]) -> dict[str, type[TflotillaError]]:

@@ -28,6 +28,7 @@ SIGNATURE_NAMESPACE = "tflotilla-bundle"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _VERSION = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.+-]{0,62})?")
 #: What every reader of JSON takes for a whole number.
+_SCORE_BINS = 10
 _GREATEST_RELEASE = (1 << 53) - 1
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -107,6 +108,24 @@ class EvaluationSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What the model answered on the host, on data that is like what it was made for: where drift is measured from."""
+
+    samples: int
+    #: How often each label won; those that never did may be missing.
+    labels: Mapping[str, int]
+    #: How many winners scored in [0, 0.1), [0.1, 0.2), … [0.9, 1].
+    scores: tuple[int, ...]
+    data: Literal["evaluation", "calibration"] = "evaluation"
+
+    def __post_init__(self) -> None:
+        """Refuse counts that aren't any. Raises ValueError."""
+        if len(self.scores) != _SCORE_BINS or min(self.scores) < 0 or any(n < 0 for n in self.labels.values()):
+            message = f"a reference has {_SCORE_BINS} bins of scores, and no count below 0"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthPolicy:
     """When a candidate is refused in the probe, and when it is undone in the confirm window.
 
@@ -158,6 +177,7 @@ class Manifest:
     health: HealthPolicy = field(default_factory=HealthPolicy)
     #: Board labels that must match for the bundle to be meant for a board; empty is "any board".
     audience: Mapping[str, str] = field(default_factory=dict)
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that could leave a folder, and bundles without a model. Raises ValueError."""

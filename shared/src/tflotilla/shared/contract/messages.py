@@ -2,11 +2,13 @@
 
 A board numbers what it reports: (board, boot, seq) names a message for ever, so a receiver can drop duplicates and
 count gaps exactly. `boot` is new each time the agent starts; seq counts from 1 within it, over all channels that go
-through the outbox. `availability` and `state` describe the present, carry seq 0 and are not queued.
+through the outbox. `availability`, `state`, `model`, `thumbnail` and `flat` describe the present, carry seq 0 and are
+not queued.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -18,6 +20,8 @@ from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 from tflotilla.shared.contract.board import ServedBundle as ServedBundle  # noqa: PLC0414 - it is said here too
 from tflotilla.shared.contract.deployment import DeploymentStatus
 from tflotilla.shared.contract.errors import ContractError
+from tflotilla.shared.contract.manifest import EvaluationSummary, Reference
+from tflotilla.shared.contract.tensors import QuantizationScheme
 
 SCHEMA = 1
 #: The stages of one inference, in order; `total` is from the start of the first to the end of the last.
@@ -65,6 +69,34 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySketch:
+    """Latencies that can be added up: a DDSketch (Masson, Rim, Lee: VLDB 2019) with logarithmic buckets.
+
+    With g = (1 + e) / (1 - e), e being `relative_error`, bucket i counts the values in (g^(i-1), g^i] nanoseconds; any
+    percentile that is read from it is within e of the value of that rank, whatever was merged into it.
+    """
+
+    relative_error: float
+    #: Of the buckets that are not empty, ascending; `counts` are theirs.
+    indices: tuple[int, ...]
+    counts: tuple[int, ...]
+    #: Values of zero have no logarithm.
+    zeros: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no sketch is: merging it would spoil the others. Raises ValueError."""
+        if not 0 < self.relative_error < 1:
+            message = f"relative_error must be above 0 and below 1, it is {self.relative_error}"
+            raise ValueError(message)
+        if len(self.indices) != len(self.counts) or self.zeros < 0 or any(count <= 0 for count in self.counts):
+            message = "indices and counts must be as many, and counts above 0"
+            raise ValueError(message)
+        if any(a >= b for a, b in itertools.pairwise(self.indices)):
+            message = "indices must ascend"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageLatency:
     """Latency of one stage over a window, in nanoseconds."""
 
@@ -75,6 +107,8 @@ class StageLatency:
     p90_ns: int
     p99_ns: int
     max_ns: int
+    #: None from agents before it. The percentiles beside it are exact; only this may be added up.
+    sketch: LatencySketch | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +118,8 @@ class LabelCount:
     label: str
     count: int
     mean_score: float
+    #: Standard deviation over the window, of the population; None from agents before it.
+    std_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +140,12 @@ class Metrics:
     unreadable: int = 0
     #: How many winners had a score in [0, 0.1), [0.1, 0.2), … [0.9, 1]; empty from agents before this.
     scores: tuple[int, ...] = ()
+    #: Winners whose score was below `reporting.low_confidence_below`; None from agents before it.
+    low_confidence: int | None = None
+    #: Whether the board is slowed down now (heat, voltage); None where it can't be told.
+    throttled: bool | None = None
+    #: Some of the window's answers, drawn at random, for those who don't want all (`reporting.sample`).
+    sample: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +176,66 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What serves, as its manifest describes it (retained): who listens needs no bundle to know what to expect."""
+
+    digest: str
+    name: str
+    version: str
+    release: int
+    scheme: QuantizationScheme
+    size_bytes: int
+    evaluation: EvaluationSummary | None = None
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """What the model looked at a moment ago, small, and what it said; where `reporting.thumbnail_every_s` allows."""
+
+    item: str
+    time: float
+    #: JPEG, base64.
+    jpeg: str
+    top: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flat:
+    """A window as plain numbers, for consumers that take nothing else; what isn't known is left out.
+
+    Derived from the Metrics of the same window, which stays the truth: percentiles of windows don't add up.
+    """
+
+    window_s: float
+    count: int
+    errors: int
+    unreadable: int
+    dropped: int
+    inferences_per_second: float
+    rss_mib: float
+    decode_p50_ms: float | None = None
+    decode_p99_ms: float | None = None
+    preprocess_p50_ms: float | None = None
+    preprocess_p99_ms: float | None = None
+    invoke_p50_ms: float | None = None
+    invoke_p90_ms: float | None = None
+    invoke_p99_ms: float | None = None
+    postprocess_p50_ms: float | None = None
+    postprocess_p99_ms: float | None = None
+    total_p50_ms: float | None = None
+    total_p90_ms: float | None = None
+    total_p99_ms: float | None = None
+    #: Of all winners of the window.
+    mean_score: float | None = None
+    top_label_share: float | None = None
+    low_confidence_share: float | None = None
+    temperature_c: float | None = None
+    #: 0 or 1.
+    throttled: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateRequest:
     """Sent to `command/state`: publish the state now."""
 
@@ -152,22 +254,39 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Sent by a collector: everything of `boot` up to and including seq `up_to` is stored durably.
+    """Sent by a collector: of `boot`, all up to and including seq `up_to` is stored durably, and what is in `also`.
 
-    `boot` is the board's, and stands in the message in place of the collector's own.
+    `also` holds ranges (first, last) of numbers: collectors that share the work, or that began late, can't say "all up
+    to". `boot` is the board's, and stands in the message in place of the collector's own.
     """
 
     boot: str
     up_to: int
+    also: tuple[tuple[int, int], ...] = ()
 
 
-Body = Availability | State | DeploymentStatus | Metrics | Predictions | BenchmarkReport | Event | Ack
+Body = (
+    Availability
+    | State
+    | ModelCard
+    | DeploymentStatus
+    | Metrics
+    | Predictions
+    | Thumbnail
+    | Flat
+    | BenchmarkReport
+    | Event
+    | Ack
+)
 B = TypeVar("B")
 
 #: The body of each channel.
 BODIES: Mapping[str, type[Any]] = {
     "availability": Availability,
     "state": State,
+    "model": ModelCard,
+    "thumbnail": Thumbnail,
+    "flat": Flat,
     "deployment": DeploymentStatus,
     "metrics": Metrics,
     "predictions": Predictions,

@@ -9,10 +9,28 @@ from typing import Literal, get_args
 from tflotilla.shared.contract.board import check_board_id
 
 ROOT = "tflotilla"
-Channel = Literal["availability", "state", "deployment", "metrics", "predictions", "benchmark", "event", "ack"]
+#: What hosts say for other tools to show: `tflotilla-host/<fleet>/<board>/<matter>`. Boards neither read nor write it.
+HOST_ROOT = "tflotilla-host"
+Channel = Literal[
+    "availability",
+    "state",
+    "model",
+    "deployment",
+    "metrics",
+    "predictions",
+    "thumbnail",
+    "flat",
+    "benchmark",
+    "event",
+    "ack",
+]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 #: Retained: who connects later still learns them.
-RETAINED: frozenset[str] = frozenset({"availability", "state", "deployment"})
+RETAINED: frozenset[str] = frozenset({"availability", "state", "model", "deployment"})
+#: What a board says of the present: numbered 0, not queued, not stored.
+MOMENTARY: frozenset[str] = frozenset({"availability", "state", "model", "thumbnail", "flat"})
+#: `update`: a bundle that is on its way, for Home Assistant; `image`: the last thumbnail as JPEG; `alarm`: what fires.
+HostMatter = Literal["update", "image", "alarm"]
 Command = Literal["benchmark", "state"]
 COMMANDS: tuple[Command, ...] = get_args(Command)
 _FLEET = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -46,8 +64,16 @@ def command(fleet: str, board: str, name: Command) -> str:
 
 
 def every_board(fleet: str) -> tuple[str, ...]:
-    """Return the subscriptions that see all a fleet reports, and none of what is sent to it."""
-    return tuple(f"{ROOT}/{fleet}/+/{channel}" for channel in CHANNELS if channel != "ack")
+    """Return the subscriptions that see all a fleet reports, and none of what is sent to it.
+
+    Without `flat`, which says nothing that `metrics` doesn't.
+    """
+    return tuple(f"{ROOT}/{fleet}/+/{channel}" for channel in CHANNELS if channel not in {"ack", "flat"})
+
+
+def host_topic(fleet: str, board: str, matter: HostMatter) -> str:
+    """Return the topic on which hosts tell other tools of a board."""
+    return f"{HOST_ROOT}/{fleet}/{board}/{matter}"
 
 
 def parse(text: str) -> Address | None:

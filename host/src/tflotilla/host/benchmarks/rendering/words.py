@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.host.dashboards.terminal import duration as _duration
-from tflotilla.host.dashboards.terminal import printable
+from tflotilla.host.pages.words import duration as _duration
+from tflotilla.host.pages.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
