@@ -11,7 +11,7 @@ export UV_LINK_MODE := copy
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test test-newest test-lab test-fleet test-arm check bench scale lock format clean
+.PHONY: help setup demo test test-newest test-lab test-fleet test-dashboards test-arm check bench scale lock format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -26,7 +26,7 @@ demo: setup ## the whole story on this machine, in under two minutes (ARGS="--ke
 	@$(BIN)/tflotilla demo $(ARGS)
 
 test: setup ## every test that this machine can run; the device's from its wheels, as a board has it
-	@$(BIN)/python -m pytest -n 3 --dist loadscope -m "not fleet" --ignore tests/device --ignore tests/slow --ignore tests/arm $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope -m "not fleet and not dashboards" --ignore tests/device --ignore tests/slow --ignore tests/arm $(ARGS)
 	@sh tools/test_device.sh $(BIN) ours
 
 test-newest: setup ## the device's tests once more, on the newest Python that boards have
@@ -37,6 +37,9 @@ test-lab: setup ## what takes minutes: trainings, real models, ONNX with its rea
 
 test-fleet: setup ## rollouts, upgrades, faults of lines and boards: with real agents, sshd, systemd, networks
 	@$(BIN)/python -m pytest -n 2 --dist loadscope -m fleet --ignore tests/device --ignore tests/slow --ignore tests/arm $(ARGS)
+
+test-dashboards: setup ## the page in a real Chromium; a real Prometheus, Home Assistant and Node-RED
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m dashboards -rs --ignore tests/device --ignore tests/slow --ignore tests/arm $(ARGS)
 
 test-arm: setup ## the whole way on emulated ARM boards, arm64 and armhf; needs root and qemu-user-static
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -rs tests/arm $(ARGS)
