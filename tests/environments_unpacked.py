@@ -6,12 +6,12 @@ import fcntl
 import subprocess
 from typing import TYPE_CHECKING
 
-from tflotilla.host.fleet import layers
+from tflotilla.host.fleet.agents import layers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tflotilla.host.fleet.layers import Layer
+    from tflotilla.host.fleet.agents.layers import Layer
 
 
 def folder(packages: Layer) -> Path:

@@ -16,9 +16,9 @@ LONGEST_FILE = 500
 
 #: Technology → the modules that may import it. A module named after a technology touches the world.
 DOORS = {
-    "paramiko": {"host/fleet/ssh.py", "host/fleet/ssh_config.py"},
-    "fabric": {"host/fleet/ssh.py"},
-    "invoke": {"host/fleet/ssh.py"},
+    "paramiko": {"host/fleet/lines/ssh.py", "host/fleet/lines/ssh_config.py"},
+    "fabric": {"host/fleet/lines/ssh.py"},
+    "invoke": {"host/fleet/lines/ssh.py"},
     "paho": {"host/telemetry/mqtt.py", "device/transports/mqtt.py"},
     "asyncssh": {"host/lab/board.py"},
     "amqtt": {"host/lab/broker.py", "host/lab/embedded_broker.py"},
@@ -27,9 +27,9 @@ DOORS = {
     "jinja2": {"host/pages/jinja.py"},
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
-    "sqlalchemy": {"host/rollouts/database.py", "host/rollouts/schema.py"},
+    "sqlalchemy": {"host/rollouts/journal/database.py", "host/rollouts/journal/schema.py"},
     "celery": {"host/rollouts/executors/celery.py"},
-    "zeroconf": {"host/fleet/mdns.py"},
+    "zeroconf": {"host/fleet/importing/mdns.py"},
     "yaml": {"host/fleet/importing/ansible.py"},
 }
 

@@ -26,7 +26,11 @@ from tflotilla.device.home import Home
 from tflotilla.device.store import Store
 from tflotilla.host.bundles import signing
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import deltas, layers, pool, push, sessions, ssh, transfer
+from tflotilla.host.fleet import pool, push, sessions
+from tflotilla.host.fleet.agents import layers
+from tflotilla.host.fleet.lines import ssh
+from tflotilla.host.fleet.transfer import deltas
+from tflotilla.host.fleet.transfer import files as transfer_files
 from tflotilla.shared.contract import layout
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE
 
@@ -161,7 +165,7 @@ def stage(crew: Crew, name: str, bundle: Bundle) -> int:
             push.preflight(name, crew.fleet, bundle, session.hello)
             if not session.offer(bundle.digest).present:
                 missing = session.manifest(bundle.manifest_bytes, bundle.signature or b"")
-                transfer.send(session, name, bundle, missing, on_bytes=lambda _sent, _total: None)
+                transfer_files.send(session, name, bundle, missing, on_bytes=lambda _sent, _total: None)
             session.bye()
         return link.bytes_sent
 

@@ -11,11 +11,11 @@ import resource
 import time
 from dataclasses import dataclass
 
-from tflotilla.host.rollouts import engine
+from tflotilla.host.rollouts.deciding import engine
 from tflotilla.host.rollouts.policy import Policy
 from tflotilla.host.rollouts.rollout import BoardPhase, Status
-from tflotilla.host.rollouts.simulated import Host, plan
-from tflotilla.host.rollouts.simulation import NEW, Conditions, World
+from tflotilla.host.rollouts.simulation.fleet import NEW, Conditions, World
+from tflotilla.host.rollouts.simulation.rollout import Host, plan
 
 BOARDS = 10_000
 FAULTS = 0.01

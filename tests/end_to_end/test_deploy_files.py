@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tflotilla.host.fleet import systemd
+from tflotilla.host.fleet.agents import systemd
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 

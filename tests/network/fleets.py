@@ -20,8 +20,9 @@ from tests.device import running_bundles
 from tests.network.boards import Board, Network, boards
 from tflotilla.host.bundles import signing
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import bootstrap, environments, layers, pool, probe, push
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.fleet import pool, push
+from tflotilla.host.fleet.agents import bootstrap, environments, layers, probe
+from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
 from tflotilla.shared.contract import layout
 from tflotilla.shared.contract.manifest import MANIFEST, SIGNATURE, HealthPolicy
 

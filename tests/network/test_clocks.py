@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.network import clocks, fleets
-from tflotilla.host.fleet import bootstrap, push, ssh
+from tflotilla.host.fleet import push
+from tflotilla.host.fleet.agents import bootstrap
+from tflotilla.host.fleet.lines import ssh
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.network import fleets
-from tflotilla.host.fleet import bootstrap, push
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet import push
+from tflotilla.host.fleet.agents import bootstrap
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.shared.contract import layout
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import BoardError, TflotillaError

@@ -11,7 +11,7 @@ from tests import sshd
 from tests.end_to_end.commands import Person
 from tests.network import fleets
 from tests.network.boards import boards
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.shared.contract import layout
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from tests.end_to_end.commands import Person, Ran
 from tests.end_to_end.mistakes import complaint
 from tests.network import fleets
 from tests.network.boards import Board
-from tflotilla.host.fleet import pool, push, sessions, ssh
+from tflotilla.host.fleet import pool, push, sessions
+from tflotilla.host.fleet.lines import ssh
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import IdentityError

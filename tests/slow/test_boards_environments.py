@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import facts_made
-from tflotilla.host.fleet import environments, layers
-from tflotilla.host.fleet.environments import Installed, RuntimeChoice, System
+from tflotilla.host.fleet.agents import environments, layers
+from tflotilla.host.fleet.agents.environments import Installed, RuntimeChoice, System
 
 if TYPE_CHECKING:
     from pathlib import Path

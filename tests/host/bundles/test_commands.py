@@ -14,7 +14,7 @@ from tests.host.bundles import making
 from tflotilla.host import cli
 from tflotilla.host.bundles import archive
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.shared.contract.board import BoardFacts, RuntimeOffer
 
 if TYPE_CHECKING:

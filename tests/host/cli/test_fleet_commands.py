@@ -12,8 +12,8 @@ import pytest
 
 from tests.host.fleet import conftest as boards
 from tests.host.fleet.test_push import make_bundle
-from tflotilla.host.fleet import bootstrap
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.agents import bootstrap
+from tflotilla.host.fleet.inventory.fleet import Fleet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host.fleet import conftest as boards
-from tflotilla.host.fleet import contacts
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory import contacts
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.shared.contract.messages import ServedBundle
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from tests.device import running_bundles
 from tests.host.rollouts import made
 from tflotilla.host import cli
 from tflotilla.host.cli import rollout_words
-from tflotilla.host.fleet.inventory import Fleet
-from tflotilla.host.rollouts import database, engine, register
+from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.rollouts.deciding import engine
 from tflotilla.host.rollouts.events import Aborted, Failed, Halted, Judged, Paused, RollbackAsked, SoakBegan, WaveBegan
+from tflotilla.host.rollouts.journal import database, register
 from tflotilla.host.rollouts.rollout import Status
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ import pytest
 
 from tests.host.fleet import conftest as boards
 from tests.host.fleet.test_push import make_bundle
-from tflotilla.host.fleet import bootstrap, push, tuned
+from tflotilla.host.fleet import push, tuned
+from tflotilla.host.fleet.agents import bootstrap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.sshd import Sshd
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 cache, home, board, fleet, warm = boards.cache, boards.home, boards.board, boards.fleet, boards.warm
 #: So short that a test may wait for it: what is fastest is not the point here.

@@ -14,8 +14,9 @@ from tflotilla.host.benchmarks import fleet_tuning
 from tflotilla.host.benchmarks.fleet_tuning import KindTuned
 from tflotilla.host.benchmarks.measuring import Measurer, Subject
 from tflotilla.host.cli import tune
-from tflotilla.host.fleet import cuts, tuned
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet import tuned
+from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.fleet.lines import cuts
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest, Configuration, Method
 from tflotilla.shared.contract.errors import BrokerError
 

@@ -11,8 +11,9 @@ import pytest
 
 from tests import environments_unpacked
 from tests import sshd as real_sshd
-from tflotilla.host.fleet import environments, layers, probe, ssh
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.fleet.agents import environments, layers, probe
+from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
+from tflotilla.host.fleet.lines import ssh
 from tflotilla.shared.contract import layout
 
 if TYPE_CHECKING:

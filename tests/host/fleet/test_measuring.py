@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.host.fleet.test_push import make_bundle
 from tflotilla.host.benchmarks.measuring import Measurer, Subject
-from tflotilla.host.fleet import bootstrap, push
+from tflotilla.host.fleet import push
+from tflotilla.host.fleet.agents import bootstrap
 from tflotilla.shared.contract.benchmark import Configuration, Method
 from tflotilla.shared.inference import sample_set
 from tflotilla.shared.inference.sample_set import SampleSet
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.benchmarks.results import BoardRun
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 pytestmark = pytest.mark.sshd
 

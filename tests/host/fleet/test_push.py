@@ -16,7 +16,9 @@ from tests import sshd as real_sshd
 from tests.device import running_bundles
 from tflotilla.host.bundles import signing
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import bootstrap, pool, push, ssh
+from tflotilla.host.fleet import pool, push
+from tflotilla.host.fleet.agents import bootstrap
+from tflotilla.host.fleet.lines import ssh
 from tflotilla.host.fleet.tuned import Advice
 from tflotilla.shared.contract import layout
 from tflotilla.shared.contract.agent_config import DelegateConfig, InferenceConfig
@@ -41,7 +43,7 @@ from tflotilla.shared.contract.manifest import (
 
 if TYPE_CHECKING:
     from tests.sshd import Sshd
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 pytestmark = pytest.mark.sshd
 

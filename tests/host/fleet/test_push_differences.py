@@ -11,8 +11,9 @@ from tests import models_made
 from tests.device import running_bundles
 from tflotilla.host.bundles import signing
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import bootstrap, layers, push
-from tflotilla.host.fleet.throttle import Throttle
+from tflotilla.host.fleet import push
+from tflotilla.host.fleet.agents import bootstrap, layers
+from tflotilla.host.fleet.lines.throttle import Throttle
 from tflotilla.shared.contract import layout
 from tflotilla.shared.contract.deployment import DeploymentState
 from tflotilla.shared.contract.errors import ConflictError, UnreachableError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.sshd import Sshd
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 pytestmark = pytest.mark.sshd
 

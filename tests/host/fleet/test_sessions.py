@@ -12,7 +12,7 @@ from tflotilla.shared.contract.errors import BoardError, ConfigError, ContractEr
 
 if TYPE_CHECKING:
     from tests.sshd import Sshd
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 pytestmark = pytest.mark.sshd
 

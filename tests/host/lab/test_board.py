@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host.lab.conftest import PATIENCE_S, pids_with, run, ssh, unique_sleep
-from tflotilla.host.fleet import ssh as fleet_ssh
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.fleet.lines import ssh as fleet_ssh
 from tflotilla.host.lab import keys, lab, processes
 from tflotilla.host.lab.faults import Faults
 from tflotilla.shared.contract.errors import IdentityError, UnreachableError, UsageError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.host.lab.conftest import PATIENCE_S, pids_with, unique_sleep
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.host.lab import broker as lab_broker
 from tflotilla.host.lab import lab, processes
 from tflotilla.host.telemetry import mqtt
@@ -37,8 +37,8 @@ _UP = """
 import sys, time
 from pathlib import Path
 from tflotilla.host.lab import lab
-from tflotilla.host.fleet import ssh
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.lines import ssh
+from tflotilla.host.fleet.inventory.fleet import Fleet
 here = lab.up(home=Path(sys.argv[1]), boards=2, bound=sys.argv[2] == "bound")
 fleet = Fleet.load(here.fleet_file)
 with ssh.connect("lab-1", fleet.boards["lab-1"], fleet) as link:

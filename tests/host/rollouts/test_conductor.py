@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.host.rollouts import made
-from tflotilla.host.rollouts import database, register, schema
 from tflotilla.host.rollouts.conductor import LEASE_S, Conductor
 from tflotilla.host.rollouts.controller import Controller
 from tflotilla.host.rollouts.events import Aborted, Paused, RollbackAsked
 from tflotilla.host.rollouts.jobs import Job, JobProgress, JobResult
+from tflotilla.host.rollouts.journal import database, register, schema
 from tflotilla.host.rollouts.policy import GateLimits, Policy
 from tflotilla.host.rollouts.rollout import BoardPhase, Status
 from tflotilla.host.rollouts.watcher import Silence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.plan import Plan
 
 BLIND = Policy(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.host.rollouts import starting
 from tflotilla.host.rollouts.policy import GateLimits, Policy
 from tflotilla.shared.contract.errors import ConfigError, UsageError

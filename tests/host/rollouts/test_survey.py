@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tflotilla.host.fleet import contacts
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet.inventory import contacts
+from tflotilla.host.fleet.inventory.fleet import Fleet
 from tflotilla.host.rollouts import survey
 from tflotilla.shared.contract.errors import UnreachableError
 

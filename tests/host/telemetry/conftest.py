@@ -8,7 +8,7 @@ import pytest
 
 from tests import brokers
 from tests.host.telemetry.fake_board import FakeBoard
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
 from tflotilla.shared.contract.agent_config import MqttConfig
 
 if TYPE_CHECKING:

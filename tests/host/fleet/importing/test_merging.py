@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tflotilla.host.fleet import exporting
-from tflotilla.host.fleet.entries import BoardEntry
 from tflotilla.host.fleet.importing import ansible, merging, ssh_hosts, table
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name
 from tflotilla.host.fleet.importing.merging import Change
+from tflotilla.host.fleet.inventory import exporting
+from tflotilla.host.fleet.inventory.entries import BoardEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zeroconf
 
-from tflotilla.host.fleet import mdns, ssh_config
-from tflotilla.host.fleet.importing import ssh_hosts, table
+from tflotilla.host.fleet.importing import mdns, ssh_hosts, table
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut
-from tflotilla.host.fleet.mdns import Announced
+from tflotilla.host.fleet.importing.mdns import Announced
+from tflotilla.host.fleet.lines import ssh_config
 from tflotilla.shared.contract.errors import InputError
 
 if TYPE_CHECKING:

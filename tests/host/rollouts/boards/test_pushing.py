@@ -18,7 +18,7 @@ from tflotilla.shared.contract.manifest import SIGNATURE
 if TYPE_CHECKING:
     from tests.sshd import Sshd
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.rollouts.jobs import Job, JobProgress
 
 pytestmark = [pytest.mark.sshd, pytest.mark.fleet]

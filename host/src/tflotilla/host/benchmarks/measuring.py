@@ -21,9 +21,11 @@ from tflotilla.host.benchmarks import interruption, plan
 from tflotilla.host.benchmarks.asking import ask, cancel
 from tflotilla.host.benchmarks.results import BoardRun
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import pool, push, sessions, ssh, transfer
-from tflotilla.host.fleet.cuts import WAITS_S
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet import pool, push, sessions
+from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.fleet.lines import ssh
+from tflotilla.host.fleet.lines.cuts import WAITS_S
+from tflotilla.host.fleet.transfer import files as transfer_files
 from tflotilla.host.telemetry import mqtt
 from tflotilla.shared.contract import digest
 from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest, Configuration, Method
@@ -316,7 +318,7 @@ class _Talk:
             push.preflight(self.board, self._measurer.fleet, bundle, session.hello)
             missing = session.manifest(bundle.manifest_bytes, bundle.signature or b"", purpose="benchmark")
             self._measurer.tell(f"{self.board}: sending {bundle.manifest.title}")
-            transfer.send(session, self.board, bundle, missing, on_bytes=lambda _sent, _total: None)
+            transfer_files.send(session, self.board, bundle, missing, on_bytes=lambda _sent, _total: None)
         sha256 = self._order.method.samples
         if subject.samples is not None and sha256 is not None and not session.has_samples(sha256):
             import io

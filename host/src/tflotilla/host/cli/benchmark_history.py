@@ -28,7 +28,7 @@ def history(
     """
     from tflotilla.host.benchmarks.rendering import words
     from tflotilla.host.benchmarks.sqlite import FILE, History
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     if not 1 <= limit <= 1_000_000:  # noqa: PLR2004 - more than anybody reads
         raise UsageError(f"--limit must be 1..1000000, not {limit}")

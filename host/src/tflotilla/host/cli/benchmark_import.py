@@ -38,7 +38,7 @@ def import_(
     from tflotilla.host.benchmarks import importing, results
     from tflotilla.host.benchmarks.sqlite import FILE, History
     from tflotilla.host.cli.benchmark_show import emit
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.models import delivery
 
     history = History(Fleet.load(fleet).state / FILE) if save or name is not None else None

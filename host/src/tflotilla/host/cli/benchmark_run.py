@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tflotilla.host.benchmarks.matrix import Axes
     from tflotilla.host.benchmarks.measuring import Measurer, Subject
     from tflotilla.host.benchmarks.results import BoardRun, Run
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.shared.contract.benchmark import BenchmarkReport, Configuration, Method
     from tflotilla.shared.contract.board import BoardFacts
 
@@ -144,7 +144,7 @@ def run(
     from tflotilla.host.benchmarks.rendering import forms
     from tflotilla.host.benchmarks.results import Run
     from tflotilla.host.benchmarks.sqlite import FILE, History
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.models.delivery import check_writable
     from tflotilla.shared.contract.benchmark import Method
 

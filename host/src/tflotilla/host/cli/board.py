@@ -16,9 +16,9 @@ from tflotilla.shared.contract.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tflotilla.host.fleet.bootstrap import Bootstrapped
-    from tflotilla.host.fleet.probe import Probe
-    from tflotilla.host.fleet.ssh import HostKey
+    from tflotilla.host.fleet.agents.bootstrap import Bootstrapped
+    from tflotilla.host.fleet.agents.probe import Probe
+    from tflotilla.host.fleet.lines.ssh import HostKey
     from tflotilla.shared.contract.board import BoardFacts
 
 app = typer.Typer(
@@ -71,9 +71,9 @@ def add(
 
     Exit codes: 0 added, 2 usage, or nobody confirmed the key; 3 fleet.toml; 5 unreachable; 6 another host key.
     """
-    from tflotilla.host.fleet import bootstrap
-    from tflotilla.host.fleet.inventory import BoardEntry, Fleet, locate
-    from tflotilla.host.fleet.selectors import parse_labels
+    from tflotilla.host.fleet.agents import bootstrap
+    from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet, locate
+    from tflotilla.host.fleet.selection.selectors import parse_labels
 
     if fingerprint is not None and accept_new:
         message = "--fingerprint and --accept-new contradict each other"
@@ -122,7 +122,7 @@ def list_boards(
 
     Exit codes: 0 done, 2 the selector picks none, 3 fleet.toml.
     """
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.shared.contract import codec
 
     loaded = Fleet.load(fleet)
@@ -162,8 +162,9 @@ def probe_boards(
     boards failed in different ways.
     """
     from tflotilla.host.cli import results
-    from tflotilla.host.fleet import pool, probe
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet import pool
+    from tflotilla.host.fleet.agents import probe
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit)
@@ -212,8 +213,9 @@ def bootstrap_boards(
     something (Python, wheels, space) or has its old agent back; 1 when boards failed in different ways.
     """
     from tflotilla.host.cli import results
-    from tflotilla.host.fleet import bootstrap, pool
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet import pool
+    from tflotilla.host.fleet.agents import bootstrap
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit)
@@ -255,8 +257,8 @@ def remove(
     Exit codes: 0 removed, 2 no such board, 3 fleet.toml; with --purge: 5 unreachable, 6 host key or login, 7 it
     could not be removed there; then nothing is forgotten.
     """
-    from tflotilla.host.fleet import bootstrap
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.agents import bootstrap
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     if name not in loaded.boards:

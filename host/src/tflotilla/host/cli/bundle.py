@@ -198,7 +198,7 @@ def _key(key: Path | None, fleet: Path | None, *, unsigned: bool) -> Path | None
         return None
     if key is not None:
         return key.expanduser()
-    from tflotilla.host.fleet.inventory import Fleet, locate
+    from tflotilla.host.fleet.inventory.fleet import Fleet, locate
 
     if fleet is not None or locate(None).is_file():
         loaded = Fleet.load(fleet)
@@ -208,7 +208,7 @@ def _key(key: Path | None, fleet: Path | None, *, unsigned: bool) -> Path | None
 
 
 def _fleet_signers(fleet: Path | None) -> Path | None:
-    from tflotilla.host.fleet.inventory import Fleet, locate
+    from tflotilla.host.fleet.inventory.fleet import Fleet, locate
 
     if fleet is None and not locate(None).is_file():
         return None
@@ -262,7 +262,7 @@ def _value(text: str) -> float | bool | str | None:
 
 def _audience(pairs: Sequence[str]) -> dict[str, str]:
     """Read labels that a board can have. Raises UsageError."""
-    from tflotilla.host.fleet.selectors import is_label
+    from tflotilla.host.fleet.selection.selectors import is_label
 
     found = _pairs(pairs, "--audience")
     for key, value in found.items():

@@ -15,7 +15,7 @@ from tflotilla.shared.contract.errors import IncompatibleError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.errors import TflotillaError
     from tflotilla.shared.contract.manifest import Manifest
@@ -64,7 +64,7 @@ def check(
     5-7 with --refresh: a board can't be asked.
     """
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     manifest = Bundle.open(bundle).manifest
     loaded = Fleet.load(fleet)
@@ -87,7 +87,8 @@ def check(
 
 
 def _refresh(names: Sequence[str], fleet: Fleet) -> dict[str, TflotillaError]:
-    from tflotilla.host.fleet import pool, probe
+    from tflotilla.host.fleet import pool
+    from tflotilla.host.fleet.agents import probe
 
     with output.progress(f"asking {len(names)} boards what they are"):
         results = pool.run(names, lambda name: probe.probe(name, fleet))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.rollouts.controller import Controller
     from tflotilla.host.rollouts.jobs import Executor
-    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.journal.port import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
     from tflotilla.host.rollouts.watcher import Presence, Telemetry
 
@@ -64,7 +64,7 @@ def _telemetry(fleet: Fleet) -> Iterator[tuple[Telemetry, Callable[[], bool]]]:
 
 def _presence(fleet: Fleet) -> Callable[[str, Presence, float], None]:
     """Return what remembers which boards said that they are there, for `not offline`."""
-    from tflotilla.host.fleet import contacts
+    from tflotilla.host.fleet.inventory import contacts
 
     return lambda board, status, at: contacts.heard(fleet.state, board, status, at=at)
 

@@ -14,9 +14,9 @@ from tflotilla.host.cli import rollout_options as options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.rollouts.controller import Controller
-    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.journal.port import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
 
 _TICK_S = 0.5
@@ -43,8 +43,8 @@ def controller(
     Exit codes: 0 stopped, or the sweep is done; 3 fleet.toml or the journal; 10 the broker refuses us.
     """
     from tflotilla.host.cli import quantities
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts import database
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.rollouts.journal import database
 
     loaded = Fleet.load(fleet)
     rate = quantities.bytes_per_second("--limit-rate", limit_rate)

@@ -45,8 +45,8 @@ def deploy(
     from tflotilla.host.cli import output, quantities, results
     from tflotilla.host.fleet import push
     from tflotilla.host.fleet import tuned as tuned_records
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.fleet.throttle import Throttle
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.fleet.lines.throttle import Throttle
     from tflotilla.shared.contract.manifest import MODEL
 
     rate = quantities.bytes_per_second("--limit-rate", limit_rate)

@@ -12,9 +12,9 @@ from tflotilla.host.cli import fleet_export, fleet_import, fleet_pin, output, se
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tflotilla.host.fleet.contacts import Known
-    from tflotilla.host.fleet.differences import Desired, Difference
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.contacts import Known
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.fleet.inventory.reconciliation import Desired, Difference
 
 app = typer.Typer(
     add_completion=False,
@@ -41,7 +41,7 @@ def list_boards(
     Exit codes: 0 done, 2 the selector picks none or can't be read, 3 fleet.toml.
     """
     from tflotilla.host.cli import fleet_words
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit) if loaded.boards else ()
@@ -71,7 +71,7 @@ def show(
 
     Exit codes: 0 done, 2 no such board, 3 fleet.toml.
     """
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     loaded.board(board)
@@ -101,8 +101,8 @@ def label(
 
     Exit codes: 0 done, 2 usage, 3 fleet.toml.
     """
-    from tflotilla.host.fleet import labelling
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory import labelling
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     wanted, unwanted = labelling.parse(changes)
     loaded = Fleet.load(fleet)
@@ -136,13 +136,13 @@ def diff(
     """
     from tflotilla.host import __version__
     from tflotilla.host.cli import fleet_words
-    from tflotilla.host.fleet import differences
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory import reconciliation
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit)
     runtimes = {name: runtime for name in names if (runtime := _runtime(loaded, name)) is not None}
-    found = differences.compare(
+    found = reconciliation.compare(
         names, loaded.known(names), desired=desired(loaded), agent=__version__, runtimes=runtimes
     )
     differing = [each for each in found if each.differs]
@@ -177,7 +177,7 @@ app.command("export")(fleet_export.export)
 
 def desired(fleet: Fleet) -> Mapping[str, Desired]:
     """Return which bundle each board should serve, by the rollouts' journal; boards of no rollout are missing."""
-    from tflotilla.host.rollouts import database, register
+    from tflotilla.host.rollouts.journal import database, register
 
     journal = database.of_fleet(fleet, tell=output.note)
     try:

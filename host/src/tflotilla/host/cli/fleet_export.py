@@ -13,8 +13,8 @@ from tflotilla.host.cli import output, selecting
 from tflotilla.shared.contract.errors import InputError
 
 if TYPE_CHECKING:
-    from tflotilla.host.fleet.entries import BoardEntry
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.entries import BoardEntry
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 FORMATS = ("ansible", "ansible-ini", "csv", "ssh-config", "json")
 
@@ -38,8 +38,8 @@ def export(
 
     Exit codes: 0 done, 2 usage, 3 fleet.toml, or the file can't be written.
     """
-    from tflotilla.host.fleet import exporting
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory import exporting
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     boards = {name: _anywhere(loaded, name) for name in loaded.select(selector, limit=limit)}

@@ -12,10 +12,10 @@ from tflotilla.host.cli import fleet_pin, output, selecting
 from tflotilla.shared.contract.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from tflotilla.host.fleet.enrolment import FoundKeys
     from tflotilla.host.fleet.importing.candidates import Reading
     from tflotilla.host.fleet.importing.merging import ImportPlan
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.fleet.lines.enrolment import FoundKeys
 
 _KINDS = ("auto", "ansible", "ssh-config", "csv")
 _LISTEN_S = 5.0
@@ -59,8 +59,8 @@ def import_boards(
     Exit codes: 0 done, 2 usage, 3 the source or fleet.toml can't be read.
     """
     from tflotilla.host.fleet.importing import merging
-    from tflotilla.host.fleet.inventory import Fleet, locate
-    from tflotilla.host.fleet.selectors import parse_labels
+    from tflotilla.host.fleet.inventory.fleet import Fleet, locate
+    from tflotilla.host.fleet.selection.selectors import parse_labels
 
     labels = parse_labels(label or [])
     if mdns == (source is not None):
@@ -93,7 +93,7 @@ def import_boards(
 
 
 def _listened(seconds: float) -> Reading:
-    from tflotilla.host.fleet import mdns
+    from tflotilla.host.fleet.importing import mdns
 
     with output.progress(f"listening for {seconds:g} s"):
         return mdns.reading(mdns.listen(timeout_s=seconds), resolves=mdns.resolves)
@@ -128,7 +128,7 @@ def _guessed(source: Path) -> str:
 
 def _wanted(reading: Reading, labels: dict[str, str], select: str | None, limit: str | None) -> frozenset[str] | None:
     """Return the names that --select and --limit leave; None is all."""
-    from tflotilla.host.fleet import selectors
+    from tflotilla.host.fleet.selection import selectors
 
     if select is None and limit is None:
         return None

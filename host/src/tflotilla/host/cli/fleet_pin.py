@@ -13,8 +13,8 @@ from tflotilla.shared.contract.errors import IdentityError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tflotilla.host.fleet.enrolment import FoundKeys
-    from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+    from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
+    from tflotilla.host.fleet.lines.enrolment import FoundKeys
 
 AcceptNew = Annotated[
     bool, typer.Option("--accept-new", help="Take whatever host key each board shows now (trust on first use).")
@@ -42,7 +42,7 @@ def pin(
 
     Exit codes: 0 every board has a key, 2 usage, 3 fleet.toml or no such file, 6 some boards got none.
     """
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     if accept_new == (known_hosts is not None):
         message = "say where the keys come from: --known-hosts FILE, or --accept-new"
@@ -66,7 +66,7 @@ def find(
     boards: Mapping[str, BoardEntry], fleet: Fleet, *, accept_new: bool, known_hosts: Path | None, forks: int
 ) -> FoundKeys:
     """Find host keys where the options say, and for the rest say that they have none."""
-    from tflotilla.host.fleet import enrolment
+    from tflotilla.host.fleet.lines import enrolment
 
     if known_hosts is not None:
         return enrolment.from_file(boards, known_hosts.expanduser())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tflotilla.host.fleet.contacts import Contact, Known
-    from tflotilla.host.fleet.differences import Aspect
-    from tflotilla.host.fleet.entries import BoardEntry
+    from tflotilla.host.fleet.inventory.contacts import Contact, Known
+    from tflotilla.host.fleet.inventory.entries import BoardEntry
+    from tflotilla.host.fleet.inventory.reconciliation import Aspect
     from tflotilla.shared.contract.messages import ServedBundle
 
 COLUMNS = ("board", "labels", "online", "last seen", "bundle", "agent", "runtime", "arch", "facts")

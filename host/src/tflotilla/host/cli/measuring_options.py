@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.benchmarks.matrix import Axes
     from tflotilla.host.benchmarks.measuring import Way
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 _WAYS: dict[str, Literal["mqtt", "ssh"]] = {"mqtt": "mqtt", "ssh": "ssh"}
 #: Fields of `Method` whose options are called otherwise.

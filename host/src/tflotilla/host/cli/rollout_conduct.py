@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tflotilla.host.cli.rollout_progress import Progress
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.rollouts.controller import Controller
-    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.journal.port import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout, Status
 
 _TICK_S = 0.25
@@ -152,7 +152,7 @@ def conduct(
 
     """
     from tflotilla.host.cli import rollout_progress, rollout_words
-    from tflotilla.host.rollouts import database, register
+    from tflotilla.host.rollouts.journal import database, register
 
     journal = database.of_fleet(fleet, tell=output.note)
     interrupts.take_the_end_for_one()

@@ -12,8 +12,8 @@ from tflotilla.host.cli import selecting
 
 if TYPE_CHECKING:
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.plan import Plan
     from tflotilla.host.rollouts.policy import Policy
 
@@ -48,8 +48,8 @@ def plan(
     """
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.cli import output, rollout_words
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts import database
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.rollouts.journal import database
 
     loaded, opened = Fleet.load(fleet), Bundle.open(bundle)
     policy = options.policy(
@@ -113,8 +113,9 @@ def start(
     """
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.cli import output, quantities, rollout_conduct
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts import database, starting
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.rollouts import starting
+    from tflotilla.host.rollouts.journal import database
 
     loaded, opened = Fleet.load(fleet), Bundle.open(bundle)
     policy = options.policy(
@@ -160,7 +161,7 @@ def _planned(
 ) -> Plan:
     from tflotilla.host.cli import output
     from tflotilla.host.rollouts import starting
-    from tflotilla.host.rollouts import waves as wave_sizes
+    from tflotilla.host.rollouts.deciding import waves as wave_sizes
 
     sizes = wave_sizes.parse(waves)
     for size in sizes:

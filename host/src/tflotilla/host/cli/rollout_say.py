@@ -12,7 +12,7 @@ from tflotilla.shared.contract.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from tflotilla.host.rollouts.events import Event
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.rollout import Rollout
 
 

@@ -12,7 +12,7 @@ from tflotilla.host.cli import output, rollout_story, selecting
 from tflotilla.shared.contract.errors import VerificationError
 
 if TYPE_CHECKING:
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.rollout import Rollout
 
 _REDRAW_S = 0.5
@@ -45,7 +45,7 @@ def list_rollouts(fleet: selecting.FleetFile = None, as_json: selecting.Json = F
 
     Exit codes: 0 shown, 3 fleet.toml.
     """
-    from tflotilla.host.rollouts import register
+    from tflotilla.host.rollouts.journal import register
 
     with rollout_story.opened(fleet) as (_loaded, journal):
         found = [register.load(journal, name) for name in journal.rollouts()]
@@ -141,7 +141,7 @@ def _document(rollout: Rollout, conductor: str | None) -> dict[str, Any]:
 
 def _follow(journal: Journal, rollout: Rollout) -> Rollout:
     from tflotilla.host.cli import rollout_words
-    from tflotilla.host.rollouts import engine
+    from tflotilla.host.rollouts.deciding import engine
 
     with output.progress("") as say:
         quiet = not output.notes().is_terminal

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from tflotilla.host.rollouts.events import Event, GateResult
-    from tflotilla.host.rollouts.journal import Recorded
+    from tflotilla.host.rollouts.journal.port import Recorded
     from tflotilla.host.rollouts.plan import Plan, PlannedBoard
     from tflotilla.host.rollouts.rollout import BoardProgress, Rollout
 

@@ -24,7 +24,7 @@ def worker(
 
     Exit codes: 0 ended, 3 fleet.toml names no broker, or it is away.
     """
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     if loaded.rollouts.broker is None:

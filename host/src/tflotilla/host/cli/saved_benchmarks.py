@@ -24,7 +24,7 @@ def load(reference: str, fleet: Path | None) -> Run:
     """
     from tflotilla.host.benchmarks import results
     from tflotilla.host.benchmarks.sqlite import FILE, History
-    from tflotilla.host.fleet.inventory import Fleet, locate
+    from tflotilla.host.fleet.inventory.fleet import Fleet, locate
 
     path = Path(reference)
     if path.is_file() or path.suffix.lower() == _SUFFIX or len(path.parts) != 1:

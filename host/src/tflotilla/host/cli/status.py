@@ -34,7 +34,7 @@ def status(
     """
     from tflotilla.host.cli import results
     from tflotilla.host.fleet import pool, push
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     loaded = Fleet.load(fleet)
     names = loaded.select(selector, limit=limit)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tflotilla.host.benchmarks.matrix import Axes
     from tflotilla.host.benchmarks.measuring import Measurer, Subject
     from tflotilla.host.benchmarks.tuning import Entry, Wish
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.fleet.tuned import Record
     from tflotilla.shared.contract.benchmark import BenchmarkReport, Method
     from tflotilla.shared.contract.board import BoardFacts
@@ -97,7 +97,7 @@ def tune(
     from tflotilla.host.benchmarks.measuring import Measurer, Subject
     from tflotilla.host.bundles.archive import Bundle
     from tflotilla.host.fleet import pool, tuned
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.shared.contract.manifest import MODEL
 
     pinned = [text for text in affinity or [_AUTO] if text != _AUTO]
@@ -238,7 +238,7 @@ def _of(kinds: Sequence[Kind], board: str) -> Kind:
 
 def asking(measurer: Measurer, subject: Subject, tell: Callable[[str], None]) -> Ask:
     """Return what asks boards, again and again where the broker goes away after a board's first round."""
-    from tflotilla.host.fleet.cuts import WAITS_S
+    from tflotilla.host.fleet.lines.cuts import WAITS_S
     from tflotilla.shared.contract.errors import BrokerError
 
     begun: set[str] = set()

@@ -39,7 +39,7 @@ def watch(
 
     Exit codes: 0 done, 3 bad fleet file, 10 the broker is down or refuses the password.
     """
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.telemetry import mqtt
     from tflotilla.shared.contract import topics
 

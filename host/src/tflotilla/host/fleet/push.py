@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tflotilla.host.bundles import signing
-from tflotilla.host.fleet import contacts, cuts, pool, sessions, ssh, transfer
+from tflotilla.host.fleet import pool, sessions
+from tflotilla.host.fleet.inventory import contacts
+from tflotilla.host.fleet.lines import cuts, ssh
+from tflotilla.host.fleet.transfer import files as transfer_files
 from tflotilla.host.fleet.tuned import Advice
 from tflotilla.host.models import compatibility
 from tflotilla.shared.contract import errors
@@ -36,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.fleet.lines.ssh import Link
+    from tflotilla.host.fleet.lines.throttle import Throttle
     from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.fleet.sessions import Session
-    from tflotilla.host.fleet.ssh import Link
-    from tflotilla.host.fleet.throttle import Throttle
     from tflotilla.shared.contract.board import BoardFacts
     from tflotilla.shared.contract.session import Hello, MissingBlob
 
@@ -181,7 +184,7 @@ class _Run:
 
     def _transfer(self, session: Session, missing: Sequence[MissingBlob]) -> None:
         self.bytes_missing = max(self.bytes_missing, sum(blob.size - blob.offset for blob in missing))
-        transfer.send(session, self.name, self.bundle, missing, on_bytes=self.on_bytes)
+        transfer_files.send(session, self.name, self.bundle, missing, on_bytes=self.on_bytes)
 
 
 def verify(fleet: Fleet, bundle: Bundle) -> str:

@@ -14,18 +14,18 @@ import shlex
 import time
 from typing import IO, TYPE_CHECKING, Literal
 
-from tflotilla.host.fleet.duplex import PACKET_BYTES
-from tflotilla.host.fleet.parcels import Parcel
+from tflotilla.host.fleet.lines.duplex import PACKET_BYTES
+from tflotilla.host.fleet.transfer.parcels import Parcel
 from tflotilla.shared.contract import codec, errors, layout, session
 from tflotilla.shared.contract.errors import BoardError, ContractError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tflotilla.host.fleet.duplex import Duplex
-    from tflotilla.host.fleet.inventory import Install
-    from tflotilla.host.fleet.ssh import Link
-    from tflotilla.host.fleet.throttle import Throttle
+    from tflotilla.host.fleet.inventory.fleet import Install
+    from tflotilla.host.fleet.lines.duplex import Duplex
+    from tflotilla.host.fleet.lines.ssh import Link
+    from tflotilla.host.fleet.lines.throttle import Throttle
     from tflotilla.shared.contract.agent_config import InferenceConfig
     from tflotilla.shared.contract.benchmark import BenchmarkReport, BenchmarkRequest
     from tflotilla.shared.contract.deployment import DeploymentStatus

@@ -10,8 +10,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tflotilla.host.fleet import bootstrap, push
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.fleet import push
+from tflotilla.host.fleet.agents import bootstrap
+from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
 from tflotilla.host.lab import digits
 from tflotilla.host.pages import words
 from tflotilla.shared.contract.errors import TflotillaError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.environments import RuntimeChoice
+    from tflotilla.host.fleet.agents.environments import RuntimeChoice
     from tflotilla.host.fleet.pool import BoardResult
     from tflotilla.host.lab.digits import Digits
     from tflotilla.host.lab.lab import Lab

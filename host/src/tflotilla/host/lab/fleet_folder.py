@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tflotilla.host.fleet.inventory import BoardEntry, Fleet
+from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
 from tflotilla.host.lab import keys
 
 if TYPE_CHECKING:

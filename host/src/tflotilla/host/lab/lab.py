@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from tflotilla.host.fleet.inventory import BoardEntry
+from tflotilla.host.fleet.inventory.fleet import BoardEntry
 from tflotilla.host.lab import board as board_process
 from tflotilla.host.lab import broker as broker_process
 from tflotilla.host.lab import fleet_folder, keys, launch, outfit, processes

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tflotilla.host.fleet import bootstrap, pool, push
+from tflotilla.host.fleet import pool, push
+from tflotilla.host.fleet.agents import bootstrap
 from tflotilla.host.lab import bad_releases, crew, lab
 from tflotilla.host.lab.listener import Listener
 from tflotilla.host.lab.workshop import CALIBRATION_IMAGES, SCHEMES, SHIPPED, Workshop
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.environments import RuntimeChoice
+    from tflotilla.host.fleet.agents.environments import RuntimeChoice
     from tflotilla.host.lab.stage import Stage
     from tflotilla.host.telemetry.fleet_view import FleetView
 

@@ -15,7 +15,7 @@ from tflotilla.host.bundles.archive import Bundle
 from tflotilla.shared.contract.errors import InputError
 
 if TYPE_CHECKING:
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
 FOLDER = "bundles"
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tflotilla.host.rollouts import engine
+from tflotilla.host.rollouts.deciding import engine
 from tflotilla.host.rollouts.events import Born, Claimed, Resumed, UndoClaimed
 from tflotilla.host.rollouts.jobs import Job
 from tflotilla.host.rollouts.rollout import BoardPhase, Status
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.rollouts.events import Event
     from tflotilla.host.rollouts.jobs import Executor, JobProgress, JobResult
-    from tflotilla.host.rollouts.journal import Journal, Lease, Recorded
+    from tflotilla.host.rollouts.journal.port import Journal, Lease, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
     from tflotilla.host.rollouts.watcher import Presence
     from tflotilla.host.telemetry.mqtt import Received

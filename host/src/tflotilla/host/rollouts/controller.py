@@ -14,15 +14,15 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from tflotilla.host.rollouts import register
 from tflotilla.host.rollouts.conductor import Conductor
+from tflotilla.host.rollouts.journal import register
 from tflotilla.shared.contract.errors import BusyError, ConflictError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tflotilla.host.rollouts.jobs import Executor, JobProgress
-    from tflotilla.host.rollouts.journal import Journal, Recorded
+    from tflotilla.host.rollouts.journal.port import Journal, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
     from tflotilla.host.rollouts.watcher import Presence, Telemetry
 

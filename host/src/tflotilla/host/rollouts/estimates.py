@@ -15,8 +15,8 @@ from tflotilla.shared.contract.errors import TflotillaError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tflotilla.host.fleet.inventory import Fleet
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.shared.contract.messages import ServedBundle
 
 #: Handshake, hello, manifest, signature.

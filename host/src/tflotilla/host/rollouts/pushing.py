@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tflotilla.host.bundles.archive import Bundle
-from tflotilla.host.fleet import push, throttle, tuned
-from tflotilla.host.fleet.inventory import Fleet
+from tflotilla.host.fleet import push, tuned
+from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.fleet.lines import throttle
 from tflotilla.host.rollouts.jobs import JobProgress, JobResult
 from tflotilla.shared.contract import errors
 from tflotilla.shared.contract.errors import ConflictError, InputError, TflotillaError, UnreachableError

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from tflotilla.host.fleet import push
 from tflotilla.host.models import compatibility
-from tflotilla.host.rollouts import bundle_copies, engine, estimates, planning, register, survey, waves
+from tflotilla.host.rollouts import bundle_copies, estimates, survey
+from tflotilla.host.rollouts.deciding import engine, planning, waves
+from tflotilla.host.rollouts.journal import register
 from tflotilla.host.rollouts.plan import Plan
 from tflotilla.shared.contract.errors import BusyError, ConfigError, IncompatibleError, UsageError
 
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.models.compatibility import Verdict
-    from tflotilla.host.rollouts.journal import Journal
+    from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.plan import PlannedBoard
     from tflotilla.host.rollouts.policy import Policy
     from tflotilla.shared.contract.board import BoardFacts

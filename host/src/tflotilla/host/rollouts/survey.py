@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tflotilla.host.fleet import pool, sessions, ssh
+from tflotilla.host.fleet import pool, sessions
+from tflotilla.host.fleet.lines import ssh
 from tflotilla.shared.contract.board import BoardFacts
 from tflotilla.shared.contract.errors import BoardError, TflotillaError, UnreachableError
 from tflotilla.shared.contract.messages import ServedBundle
@@ -16,7 +17,7 @@ from tflotilla.shared.contract.messages import ServedBundle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
     from tflotilla.host.fleet.pool import BoardResult
 
 

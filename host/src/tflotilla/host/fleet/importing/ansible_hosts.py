@@ -11,10 +11,10 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet.entries import BoardEntry
-from tflotilla.host.fleet.exporting import INSTALL, LABELS
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
-from tflotilla.host.fleet.selectors import is_group, is_label
+from tflotilla.host.fleet.inventory.entries import BoardEntry
+from tflotilla.host.fleet.inventory.exporting import INSTALL, LABELS
+from tflotilla.host.fleet.selection.selectors import is_group, is_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

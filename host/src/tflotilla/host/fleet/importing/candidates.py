@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tflotilla.host.fleet.selectors import check_name
+from tflotilla.host.fleet.selection.selectors import check_name
 from tflotilla.shared.contract.board import check_board_id
 
 _LONGEST_NAME = 63

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet.entries import BoardEntry
 from tflotilla.host.fleet.importing.candidates import LeftOut
+from tflotilla.host.fleet.inventory.entries import BoardEntry
 
 if TYPE_CHECKING:
     from tflotilla.host.fleet.importing.candidates import Reading

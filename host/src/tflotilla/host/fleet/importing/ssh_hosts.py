@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet import ssh_config
-from tflotilla.host.fleet.entries import BoardEntry
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
+from tflotilla.host.fleet.inventory.entries import BoardEntry
+from tflotilla.host.fleet.lines import ssh_config
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tflotilla.host.fleet.ssh_config import ConfiguredHost
+    from tflotilla.host.fleet.lines.ssh_config import ConfiguredHost
 
 
 def read(path: Path) -> Reading:

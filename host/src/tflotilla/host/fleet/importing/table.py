@@ -13,9 +13,9 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.fleet.entries import BoardEntry
 from tflotilla.host.fleet.importing.candidates import Candidate, LeftOut, Reading, board_name, distinct
-from tflotilla.host.fleet.selectors import is_group, is_key, is_label, parse_labels
+from tflotilla.host.fleet.inventory.entries import BoardEntry
+from tflotilla.host.fleet.selection.selectors import is_group, is_key, is_label, parse_labels
 from tflotilla.shared.contract.errors import InputError, UsageError
 
 if TYPE_CHECKING:

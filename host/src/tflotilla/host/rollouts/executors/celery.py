@@ -459,7 +459,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
     if name != "app":
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from tflotilla.host.fleet.inventory import Fleet
+    from tflotilla.host.fleet.inventory.fleet import Fleet
 
     fleet = Fleet.load()
     return worker_application(fleet.rollouts.broker or "redis://localhost:6379/0", fleet_file=str(fleet.path))

@@ -1,0 +1,1 @@
+"""The agent on a board: made ready, started, upgraded, looked at."""

@@ -1,0 +1,1 @@
+"""What a fleet is: fleet.toml, its boards and groups, and what is known of them."""

@@ -1,0 +1,1 @@
+"""Which boards an expression picks."""

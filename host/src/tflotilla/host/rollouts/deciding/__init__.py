@@ -1,0 +1,1 @@
+"""What follows in a rollout: all of it pure."""

@@ -1,0 +1,1 @@
+"""A fleet and a rollout that are only reckoned."""
