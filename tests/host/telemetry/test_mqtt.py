@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.mosquitto
 PATIENCE_S = brokers.PATIENCE_S
+PASSWORD = "open sesame"
 
 
 def error_of(config: MqttConfig, folder: Path, *, timeout_s: float = PATIENCE_S) -> str:
@@ -78,6 +79,34 @@ def test_messages_come_as_they_were_sent_and_in_order(config: MqttConfig, tmp_pa
         assert collect(connection, 100) == [b"%d\xff" % number for number in range(100)]
 
 
+def test_what_is_sent_without_waiting_arrives_and_stays_where_it_is_retained(
+    config: MqttConfig, tmp_path: Path
+) -> None:
+    with mqtt.connect(config, folder=tmp_path) as connection:
+        assert connection.send("kept", b"k", retained=True)
+        for number in range(100):
+            connection.send("a", b"%d" % number)
+        connection.publish("a", b"the last one is confirmed, so are those before it")
+        connection.subscribe(["kept"])
+
+        assert [b"k"] == collect(connection, 1)
+        assert {} == connection.refusals()
+
+
+def test_what_the_broker_refuses_of_it_can_be_asked_for(tmp_path: Path) -> None:
+    rules = "user host\ntopic readwrite mine/#\n"
+    with brokers.mosquitto(tmp_path / "strict", username="host", password=PASSWORD, acl=rules) as broker:
+        (tmp_path / "password").write_text(PASSWORD)
+        config = MqttConfig(port=broker.port, username="host", password_file="password")
+        with mqtt.connect(config, folder=tmp_path) as connection:
+            connection.send("mine/a", b"x")
+            connection.send("homeassistant/device/a/config", b"x")
+            connection.publish("mine/a", b"answers come in order")
+
+            assert ["homeassistant/device/a/config"] == list(connection.refusals())
+            assert {} == connection.refusals()
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_both_versions_of_the_protocol_are_spoken(config: MqttConfig, tmp_path: Path, protocol: str) -> None:
     wanted = dataclasses.replace(config, protocol=protocol)  # type: ignore[arg-type]
@@ -105,6 +134,7 @@ def test_subscriptions_survive_a_restart_of_the_broker(
         brokers.until(lambda: not connection.connected, "the connection to be noticed lost")
         mosquitto.start()
         brokers.until(lambda: connection.connected, "the connection to come back")
+        assert connection.connections == 2
         heard: list[bytes] = []
 
         def echoed() -> bool:

@@ -40,6 +40,7 @@ _PATIENCE_WITH_5_S = 3.0
 _TICK_S = 0.05
 #: Messages that nobody took; older ones go first, and are counted.
 _MOST_WAITING = 200_000
+_MOST_REFUSED = 1000
 _REFUSALS = frozenset({"Bad user name or password", "Not authorized", "Bad authentication method", "Banned"})
 _OTHER_VERSION = "Unsupported protocol version"
 
@@ -67,6 +68,10 @@ class Connection:
         self._waiting: deque[Received] = deque()
         self._arrived = threading.Condition()
         self._answers: dict[int, list[ReasonCode]] = {}
+        #: Number → topic of what was sent and is not confirmed yet.
+        self._sent: dict[int, str] = {}
+        self._refused: dict[str, str] = {}
+        self._connections = 1
         client.on_message = self._on_message
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -76,6 +81,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether there is a connection now; without one, it is being tried again."""
         return self._client.is_connected()
+
+    @property
+    def connections(self) -> int:
+        """How many times it connected; one more than before means that the broker may have forgotten things."""
+        return self._connections
 
     def subscribe(self, subscriptions: Sequence[str], *, timeout_s: float = 10.0) -> None:
         """Subscribe, and again after each interruption.
@@ -104,6 +114,30 @@ class Connection:
             if code.is_failure:
                 message = f"MQTT broker {self._where} does not let us write {topic}: {code}"
                 raise BrokerError(message)
+
+    def send(self, topic: str, payload: bytes, *, retained: bool = False, qos: int = 1) -> bool:
+        """Hand over without waiting for the broker; return False, and keep nothing, when there is no connection.
+
+        What the broker refuses can be asked for with `refusals`. What was handed over when the connection broke is sent
+        again.
+        """
+        if not self._client.is_connected():
+            return False
+        number = self._client.publish(topic, payload, qos=qos, retain=retained).mid
+        if qos > 0:
+            with self._arrived:
+                # The answer may be here already; see `_await`.
+                codes = self._answers.pop(number, None)
+                self._sent[number] = topic
+            if codes is not None:
+                self._answer(number, codes)
+        return True
+
+    def refusals(self) -> dict[str, str]:
+        """Return the topics that the broker did not let us `send` to since the last call, with its reason."""
+        with self._arrived:
+            refused, self._refused = self._refused, {}
+        return refused
 
     def receive(self, *, timeout_s: float) -> tuple[Received, ...]:
         """Wait until something is there, at most that long, and return all of it, in order of arrival."""
@@ -137,7 +171,10 @@ class Connection:
             self._arrived.notify_all()
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: ReasonCode, _properties: Any) -> None:  # noqa: ANN401
-        if not code.is_failure and self._subscriptions:
+        if code.is_failure:
+            return
+        self._connections += 1
+        if self._subscriptions:
             client.subscribe([(topic, 1) for topic in self._subscriptions])
 
     def _on_subscribe(self, _client: paho.Client, _data: Any, number: int, codes: list[ReasonCode], _: Any) -> None:  # noqa: ANN401
@@ -148,8 +185,12 @@ class Connection:
 
     def _answer(self, number: int, codes: list[ReasonCode]) -> None:
         with self._arrived:
-            self._answers[number] = codes
-            self._arrived.notify_all()
+            topic = self._sent.pop(number, None)
+            if topic is None:
+                self._answers[number] = codes
+                self._arrived.notify_all()
+            elif any(code.is_failure for code in codes) and len(self._refused) < _MOST_REFUSED:
+                self._refused[topic] = str(codes[0])
 
 
 @contextmanager
