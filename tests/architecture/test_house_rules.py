@@ -31,6 +31,7 @@ DOORS = {
     "celery": {"host/rollouts/executors/celery.py"},
     "zeroconf": {"host/fleet/importing/mdns.py"},
     "yaml": {"host/fleet/importing/ansible.py"},
+    "prometheus_client": {"host/dashboards/bridges/prometheus.py"},
 }
 
 

@@ -1,0 +1,256 @@
+"""`/metrics` for Prometheus; the only door to prometheus-client.
+
+The catalogue of what is served is `exposition.catalogue`; Prometheus's text or OpenMetrics, compressed or not, as the
+asker says. Scrapes are answered in threads of their own, from what the last step left.
+
+Rules it keeps: it publishes nothing; a scrape that hangs costs others nothing, and is given up.
+What it does NOT do: ask who scrapes. Whoever reaches the address reads what boards report.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+import wsgiref.simple_server
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import make_wsgi_app
+from prometheus_client.registry import Collector
+
+from tflotilla.host.dashboards.bridges import Option
+from tflotilla.host.dashboards.exposition.catalogue import CATALOGUE, Family
+from tflotilla.host.dashboards.exposition.rendering import Scene, families
+from tflotilla.host.dashboards.exposition.sums import STAGES, Sums
+from tflotilla.shared.contract.errors import ConfigError, UsageError
+from tflotilla.shared.contract.messages import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tflotilla.host.dashboards.bridges import News, Publication, Setting
+
+HELP = """Serve what the fleet reports at /metrics, for Prometheus.
+
+Latencies are classic histograms that add up over boards, versions and hours; counters count since the bridge listens.
+deploy/prometheus has a scrape configuration and alert rules, deploy/grafana a dashboard.
+
+Example: tflotilla bridge prometheus --listen 127.0.0.1:9469
+
+Exit codes: 0 stopped by Ctrl-C or --for, 2 bad options, 3 bad fleet file or the address is taken, 10 the broker is down
+or refuses the password.
+"""
+_LISTEN = "127.0.0.1:9469"
+_STAGES = "invoke,total"
+_MOST_LABELS = "20"
+OPTIONS = (
+    Option(
+        name="listen",
+        default=_LISTEN,
+        help=f"Where to serve; default {_LISTEN}, which this machine alone reaches.",
+        metavar="HOST:PORT",
+    ),
+    Option(
+        name="stages",
+        default=_STAGES,
+        help=f"Whose latencies are served, of {', '.join(STAGES)}; default {_STAGES}. Each costs 40 series per board.",
+        metavar="STAGE,...",
+    ),
+    Option(
+        name="top-labels",
+        default=_MOST_LABELS,
+        help=f"So many labels of each model are counted by name, the others together; default {_MOST_LABELS}.",
+        metavar="N",
+    ),
+)
+#: A scrape that takes or sends nothing for that long is given up.
+_HANGING_S = 30.0
+_LOOPBACK = ("127.", "::1", "localhost")
+_MOST_LABELS_EVER = 1000
+
+
+def open_bridge(setting: Setting) -> PrometheusBridge:
+    """Listen at the address of `--listen`.
+
+    Raises:
+        UsageError: an option makes no sense.
+        ConfigError: the address can't be listened at.
+
+    """
+    host, port = _address(str(setting.options.get("listen", _LISTEN)))
+    stages = _stages(str(setting.options.get("stages", _STAGES)))
+    bridge = PrometheusBridge(setting, Sums(stages=stages, most_labels=_count(setting)), host, port)
+    setting.tell(f"serving http://{_spoken(host)}:{bridge.port}/metrics")
+    if not host.startswith(_LOOPBACK):
+        setting.tell("note: --listen is not a loopback address, so whoever reaches it reads what boards report")
+    return bridge
+
+
+class PrometheusBridge:
+    """A bridge; made by `open_bridge`."""
+
+    also_hears: tuple[str, ...] = ()
+    done = False
+
+    def __init__(self, setting: Setting, sums: Sums, host: str, port: int) -> None:
+        self._setting = setting
+        self._sums = sums
+        self._windows: dict[str, float] = {}
+        self._scene: Scene | None = None
+        self._since = 0.0
+        # The step writes sums while scrapes read them.
+        self._lock = threading.Lock()
+        registry = CollectorRegistry()
+        registry.register(_Families(self))
+        self._server = _serving(host, port, make_wsgi_app(registry))
+        #: Where it listens, when `--listen` says port 0.
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True)
+        self._thread.start()
+
+    def step(self, news: News) -> Sequence[Publication]:
+        """Add up what boards said, and note what is to be seen by the next scrape."""
+        live = self._setting.live
+        enrolled = {board: entry.labels for board, entry in news.fleet.boards.items()}
+        self._since = self._since or news.now
+        with self._lock:
+            for message in news.messages:
+                if self._setting.unknown or message.board in enrolled:
+                    self._sums.add(message)
+                    if isinstance(message.body, Metrics):
+                        self._windows[message.board] = news.now
+            boards = {board: view for board, view in live.boards.items() if self._setting.unknown or board in enrolled}
+            if self._scene is not None and self._scene.boards.keys() - boards.keys():
+                self._sums.keep(boards)
+                self._windows = {board: at for board, at in self._windows.items() if board in boards}
+            self._scene = Scene(
+                fleet=news.fleet.name,
+                now=news.now,
+                since=self._since,
+                connected=news.connected,
+                boards=boards,
+                enrolled=enrolled,
+                windows=self._windows,
+                garbage=live.garbage,
+                foreign=live.foreign,
+            )
+        return ()
+
+    def families(self) -> list[Family]:
+        """Return what there is to see now; nothing before the first step."""
+        with self._lock:
+            return [] if self._scene is None else families(self._scene, self._sums)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Families(Collector):
+    """Our families as prometheus-client takes them."""
+
+    def __init__(self, bridge: PrometheusBridge) -> None:
+        self._bridge = bridge
+
+    def describe(self) -> Iterator[Metric]:
+        return (_metric(Family(metric=metric)) for metric in CATALOGUE)
+
+    def collect(self) -> Iterator[Metric]:
+        return (_metric(family) for family in self._bridge.families())
+
+
+def _metric(family: Family) -> Metric:
+    name, meaning, labels = family.metric.name, family.metric.meaning, family.metric.labels
+    match family.metric.kind:
+        case "histogram":
+            histogram = HistogramMetricFamily(name, meaning, labels=labels)
+            for each in family.distributions:
+                histogram.add_metric(each.labels, _cumulative(each.bounds, each.counts), each.total)
+            return histogram
+        case "info":
+            info = InfoMetricFamily(name, meaning)
+            for figure in family.figures:
+                info.add_metric([], dict([*zip(labels, figure.labels, strict=True), *figure.more]))
+            return info
+        case "counter":
+            counter = CounterMetricFamily(name, meaning, labels=labels)
+            for figure in family.figures:
+                counter.add_metric(figure.labels, figure.value)
+            return counter
+        case "gauge":
+            gauge = GaugeMetricFamily(name, meaning, labels=labels)
+            for figure in family.figures:
+                gauge.add_metric(figure.labels, figure.value)
+            return gauge
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    buckets = []
+    sofar = 0
+    for bound, count in zip([*map(repr, bounds), "+Inf"], counts, strict=True):
+        sofar += count
+        buckets.append((bound, float(sofar)))
+    return buckets
+
+
+class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    timeout = _HANGING_S
+
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - as its parent has it
+        """Say nothing: a line per scrape helps nobody."""
+
+
+def _serving(host: str, port: int, app: Any) -> wsgiref.simple_server.WSGIServer:  # noqa: ANN401 - a WSGI application
+    import socket
+
+    class Server(_Server):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    try:
+        return wsgiref.simple_server.make_server(host, port, app, Server, _Handler)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"--listen {_spoken(host)}:{port}: {reason}; name another port, or stop what listens there"
+        raise ConfigError(message) from error
+
+
+def _spoken(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) >= 1 << 16:
+        message = f"--listen {text}: give HOST:PORT, as {_LISTEN}"
+        raise UsageError(message)
+    # Without a host it would be every address of this machine, which is to be asked for in words.
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _stages(text: str) -> frozenset[str]:
+    stages = frozenset(stage.strip() for stage in text.split(",") if stage.strip())
+    for stage in sorted(stages - {*STAGES}):
+        message = f"--stages {stage}: no such stage; there are {', '.join(STAGES)}"
+        raise UsageError(message)
+    return stages
+
+
+def _count(setting: Setting) -> int:
+    text = str(setting.options.get("top-labels", _MOST_LABELS))
+    if not (text.isascii() and text.isdigit()) or int(text) > _MOST_LABELS_EVER:
+        message = f"--top-labels {text}: give a number from 0 to {_MOST_LABELS_EVER}"
+        raise UsageError(message)
+    return int(text)

@@ -1,0 +1,1 @@
+"""What Prometheus, Grafana, Telegraf and Node-RED are given."""
