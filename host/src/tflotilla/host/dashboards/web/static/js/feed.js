@@ -1,0 +1,73 @@
+/**
+ * The live stream of the server (server-sent events), kept open whatever happens to it.
+ *
+ * Rules: one stream at a time; a stream that broke or has gone quiet is opened anew, ever more slowly; the server's first
+ * event holds everything, so nothing has to be caught up. What it does NOT do: decide whether figures are old.
+ */
+
+const SILENT_MS = 15_000;
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 10_000;
+
+export class Feed {
+  /** `store` takes what comes. */
+  constructor(store) {
+    this._store = store;
+    this._board = null;
+    this._onBoard = null;
+    this._source = null;
+    this._wait = FIRST_WAIT_MS;
+    this._timer = null;
+    this._alive = performance.now();
+    setInterval(() => this._check(), 1000);
+  }
+
+  /** Listen to the fleet, and to one board closely: `onBoard(event)` gets what only it says. */
+  follow(board = null, onBoard = null) {
+    this._onBoard = onBoard;
+    if (this._source !== null && board === this._board) return;
+    this._board = board;
+    this._open();
+  }
+
+  _open() {
+    clearTimeout(this._timer);
+    this._timer = null;
+    this._source?.close();
+    const query = this._board === null ? "" : `?board=${encodeURIComponent(this._board)}`;
+    const source = new EventSource(`api/stream${query}`);
+    this._source = source;
+    this._alive = performance.now();
+    const on = (name, take) =>
+      source.addEventListener(name, (event) => {
+        if (source !== this._source) return;
+        this._alive = performance.now();
+        this._wait = FIRST_WAIT_MS;
+        take(JSON.parse(event.data));
+      });
+    on("fleet", (data) => this._store.takeFleet(data));
+    on("tiles", (data) => this._store.takeTiles(data));
+    on("rollouts", (data) => this._store.takeRollouts(data));
+    on("source", (data) => this._store.takeSource(data));
+    on("board", (data) => {
+      this._store.heard();
+      this._onBoard?.(data);
+    });
+    source.addEventListener("error", () => {
+      if (source === this._source) this._again();
+    });
+  }
+
+  _again() {
+    // The browser would try again by itself, but not after every kind of error, and always at the same pace.
+    this._source?.close();
+    if (this._timer !== null) return;
+    this._timer = setTimeout(() => this._open(), this._wait);
+    this._wait = Math.min(this._wait * 2, LONGEST_WAIT_MS);
+  }
+
+  _check() {
+    // Heartbeats come every two seconds: a stream without any is a connection whose other end is gone.
+    if (this._timer === null && performance.now() - this._alive > SILENT_MS) this._again();
+  }
+}
