@@ -46,6 +46,8 @@ COMMANDS = {
     "controller": "controller",
     "status": "status",
     "watch": "watch",
+    "dashboard": "dashboard",
+    "bridge": "bridge",
     "benchmark": "benchmark",
     "tune": "tune",
     "rollback": "rollback",

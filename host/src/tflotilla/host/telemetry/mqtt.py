@@ -263,6 +263,11 @@ class Connection:
                 self._answer(number, codes)
         return True
 
+    def confirmed(self, *, most: int = 0, timeout_s: float = 10.0) -> bool:
+        """Wait until the broker confirmed all but `most` of what was sent; False when it did not in time."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: len(self._sent) <= most, timeout=timeout_s)
+
     def refusals(self) -> dict[str, str]:
         """Return the topics that the broker did not let us `send` to since the last call, with its reason."""
         with self._arrived:
@@ -311,8 +316,10 @@ class Connection:
                     # Of what was sent at QoS 0: nobody asks.
                     del self._answers[next(iter(self._answers))]
                 self._arrived.notify_all()
-            elif any(code.is_failure for code in codes) and len(self._refused) < _MOST_REFUSED:
+                return
+            if any(code.is_failure for code in codes) and len(self._refused) < _MOST_REFUSED:
                 self._refused[topic] = str(codes[0])
+            self._arrived.notify_all()
 
 
 @contextmanager
