@@ -40,6 +40,7 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 
+_CODES = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 _EXEC = """
 import fcntl, os, sys
@@ -65,14 +66,19 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
-    def show(self, page: Path, *, width: int, scheme: Literal["light", "dark"], height: int = 844) -> None:
-        """Load a file into a phone of that width, in CSS pixels."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+    def show(
+        self, page: Path | str, *, width: int, scheme: Literal["light", "dark"], height: int = 844, mobile: bool = True
+    ) -> None:
+        """Load a file, or an address, into a phone of that width, in CSS pixels; or into a desktop's window."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
         self._call("Emulation.setDeviceMetricsOverride", metrics)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self._call("Emulation.setEmulatedMedia", {"features": [feature]})
+        # Another hash alone would not load anything.
+        self._call("Page.navigate", {"url": "about:blank"})
+        self._until("Page.loadEventFired")
         self._events.clear()
-        self._call("Page.navigate", {"url": page.resolve().as_uri()})
+        self._call("Page.navigate", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
         self._until("Page.loadEventFired")
 
     def ask(self, expression: str) -> Any:  # noqa: ANN401 - whatever the expression gives
@@ -80,6 +86,47 @@ class Browser:
         answer = self._call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, expression: str, *, patience_s: float = 30.0) -> Any:  # noqa: ANN401 - whatever it gives
+        """Return the value of a JavaScript expression once it is true; fails after `patience_s`."""
+        waiting = (
+            "new Promise((found, late) => { const end = performance.now() + %d; const look = () => { let value = null; "
+            "try { value = (%s); } catch (error) { value = null; } if (value) found(value); "
+            "else if (performance.now() > end) late(new Error('in vain')); else setTimeout(look, 30); }; look(); })"
+        ) % (patience_s * 1000, expression)
+        given = {"expression": waiting, "returnByValue": True, "awaitPromise": True}
+        answer = self._call("Runtime.evaluate", given)
+        assert "exceptionDetails" not in answer, f"waited in vain for {expression}"
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press and release a key: a character, or a name like `Escape`."""
+        code = _CODES.get(key, 0)
+        event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        self._call("Input.dispatchKeyEvent", {**event, "type": "keyDown", "text": text})
+        self._call("Input.dispatchKeyEvent", {**event, "type": "keyUp"})
+
+    def write(self, text: str) -> None:
+        """Type into what has the focus."""
+        self._call("Input.insertText", {"text": text})
+
+    def click(self, selector: str) -> None:
+        """Scroll to the first element that a CSS selector picks, and click into its middle as a mouse does."""
+        place = self.ask(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); "
+            "one.scrollIntoView({block: 'center'}); const box = one.getBoundingClientRect(); "
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        given = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+        self._call("Input.dispatchMouseEvent", {**given, "type": "mousePressed"})
+        self._call("Input.dispatchMouseEvent", {**given, "type": "mouseReleased"})
+
+    def performance(self) -> dict[str, float]:
+        """Return what the browser counted of itself: `TaskDuration` and `Timestamp` are seconds."""
+        self._call("Performance.enable")
+        metrics = self._call("Performance.getMetrics")["metrics"]
+        return {each["name"]: each["value"] for each in metrics}
 
     def screenshot(self) -> bytes:
         """Return the whole page as a PNG."""

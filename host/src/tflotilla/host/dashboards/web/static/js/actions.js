@@ -62,7 +62,7 @@ export class Actions {
 
   /**
    * Do something that changes the fleet, after the person typed `confirm`. Returns whether it was done.
-   * `what`: {title, sentence, confirm, does, path, done, danger}.
+   * `what`: {title, sentence, confirm, does, path, done, danger, more}; `more` goes into the body.
    */
   async ask(what) {
     if (!this.unlocked && !(await this.unlock())) return false;
@@ -81,25 +81,29 @@ export class Actions {
       ready: () => input.value.trim() === what.confirm,
     });
     input.addEventListener("input", dialog.check);
+    let said = what.done;
     const done = await dialog.run(async () => {
       let answer;
       try {
         answer = await fetch(what.path, {
           method: "POST",
           headers: { Authorization: `Bearer ${this._token}`, "Content-Type": "application/json" },
-          body: JSON.stringify({ confirm: what.confirm }),
+          body: JSON.stringify({ confirm: what.confirm, ...what.more }),
         });
       } catch {
         return "The dashboard does not answer; nothing was asked for, as far as this page knows.";
       }
-      if (answer.ok) return null;
+      if (answer.ok) {
+        said = (await answer.json().catch(() => ({}))).message ?? what.done;
+        return null;
+      }
       if (answer.status === 401) {
         this.forget();
         return "The dashboard refuses this token. Close this and give it again.";
       }
       return reason(await answer.text(), answer.status);
     });
-    if (done) this._say(what.done);
+    if (done) this._say(said);
     return done;
   }
 
@@ -114,7 +118,8 @@ export class Actions {
   }
 }
 
-function reason(text, status) {
+/** The line of an error that the server answered. */
+export function reason(text, status) {
   try {
     const said = JSON.parse(text);
     return String(said.error ?? said.message ?? said.detail ?? text);

@@ -2,10 +2,10 @@
  * The page: a store that the stream fills, a shell around, and one page in the middle.
  *
  * `app`, which every page gets: {store, feed, shell, actions, get(path)}. `get` fetches JSON of the API, and throws an Error
- * with a line for people.
+ * with a line for people and the `status`, if there was an answer.
  */
 
-import { Actions } from "./actions.js";
+import { Actions, reason } from "./actions.js";
 import { Feed } from "./feed.js";
 import { listen } from "./keys.js";
 import { start } from "./router.js";
@@ -25,9 +25,8 @@ async function get(path) {
   } catch {
     throw new Error("The dashboard does not answer.");
   }
-  if (answer.status === 404) throw new Error("The dashboard knows nothing of this.");
-  if (!answer.ok) throw new Error(`The dashboard answered ${answer.status}.`);
-  return answer.json();
+  if (answer.ok) return answer.json();
+  throw Object.assign(new Error(reason(await answer.text(), answer.status)), { status: answer.status });
 }
 
 store.heard();

@@ -40,6 +40,8 @@ export function doDeed(app, deed, row) {
   return app.actions.ask({
     title, does, done, danger, sentence: sentence(row), confirm: row.id,
     path: `api/rollouts/${encodeURIComponent(row.id)}/${deed}`,
+    // The wave that the person saw, not whichever waits when the word arrives.
+    more: deed === "approve" ? { wave: waiting(row)?.index } : {},
   });
 }
 

@@ -13,6 +13,8 @@ export class Store {
     this.name = "";
     this.tiles = new Map();
     this.rollouts = [];
+    /** Why rollouts can't be read, if they can't. */
+    this.rolloutsProblem = null;
     this.garbage = 0;
     this.listeningSince = null;
     this.writable = false;
@@ -64,11 +66,12 @@ export class Store {
     this._put(whole.tiles);
     this.name = whole.fleet;
     this.rollouts = whole.rollouts ?? [];
+    this.rolloutsProblem = whole.rollouts_problem ?? null;
     this.garbage = whole.garbage ?? 0;
     this.listeningSince = whole.listening_since ?? null;
     this.writable = Boolean(whole.writable);
     this.connected = whole.connected;
-    this.reason = null;
+    this.reason = whole.reason ?? null;
     this.loaded = true;
     this.opened += 1;
     this.tell("fleet");
@@ -79,6 +82,7 @@ export class Store {
   takeTiles(part) {
     this.heard(part.now);
     this._put(part.tiles ?? []);
+    this.garbage = part.garbage ?? this.garbage;
     const gone = part.gone ?? [];
     for (const name of gone) this.tiles.delete(name);
     if (gone.length > 0) this.tell("fleet");
@@ -88,6 +92,7 @@ export class Store {
   takeRollouts(part) {
     this.heard();
     this.rollouts = part.rollouts ?? [];
+    this.rolloutsProblem = part.problem ?? null;
     this.tell("rollouts");
   }
 

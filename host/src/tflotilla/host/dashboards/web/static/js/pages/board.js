@@ -106,8 +106,10 @@ class BoardPage {
       this._drawDetail();
     } catch (error) {
       if (this._closed) return;
-      setText(this._problem, `${this._board}: ${error.message}`);
+      setText(this._problem, error.message);
       setShown(this._problem, true);
+      // A stream of a board that nobody knows is refused; the fleet's will tell when it is heard of.
+      if (error.status === 404) this._app.feed.follow();
     } finally {
       this._fetching = false;
     }
@@ -129,9 +131,10 @@ class BoardPage {
   _hear(kinds, boards) {
     const { store } = this._app;
     if (store.opened !== this._opened) {
-      const again = this._opened > 0;
       this._opened = store.opened;
-      if (again || this._detail === null) void this._fetch();
+      void this._fetch();
+    } else if (this._detail === null && boards.has(this._board)) {
+      this._app.feed.follow(this._board, (event) => this._take(event));
     }
     if (kinds.has("fleet") || kinds.has("tick") || kinds.has("source") || boards.has(this._board)) this._drawHead();
   }

@@ -88,9 +88,10 @@ class FleetPage {
     this._group = select("group", "Group by", []);
     this._sort = select("sort", "Sort by", Object.entries(SORTS).map(([value, [word]]) => h("option", { value, text: word })));
     this._counts = h("ul", { class: "counts", "aria-label": "Boards by status" });
+    this._rolloutsProblem = h("p", { class: "problem", role: "status" });
     this._strips = h("div", { class: "strips" });
     this._rollouts = h("section", { "aria-labelledby": "rollouts-title" },
-      h("h2", { id: "rollouts-title", text: "Rollouts under way" }), this._strips);
+      h("h2", { id: "rollouts-title", text: "Rollouts under way" }), this._rolloutsProblem, this._strips);
     this._boards = h("div", { class: "boards", on: { pointermove: () => (this._pointerAt = performance.now()) } });
     this._shownCount = h("span", { class: "soft" });
     this._held = h("span", { class: "soft held", text: "Order held while you are in it" });
@@ -140,7 +141,8 @@ class FleetPage {
 
   _drawRollouts() {
     const open = this._store.rollouts.filter((row) => !over(row));
-    setShown(this._rollouts, open.length > 0);
+    setText(this._rolloutsProblem, this._store.rolloutsProblem ?? "");
+    setShown(this._rollouts, open.length > 0 || this._store.rolloutsProblem !== null);
     this._updateStrips(open);
   }
 
