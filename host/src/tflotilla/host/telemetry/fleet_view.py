@@ -16,16 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tflotilla.host.telemetry import decoding
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.benchmark import BenchmarkReport
 from tflotilla.shared.contract.deployment import DeploymentStatus
-from tflotilla.shared.contract.errors import ContractError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: A longer payload is no message of ours; it is not even parsed.
-MOST_PAYLOAD_BYTES = 8 << 20
 _LAST_PREDICTIONS = 5
 _LAST_EVENTS = 20
 _LAST_DEPLOYMENTS = 20
@@ -166,12 +164,7 @@ class FleetView:
 
 def understood(topic: str, payload: bytes) -> messages.Message[Any] | None:
     """Return the parsed message, None for garbage; never raises."""
-    if len(payload) > MOST_PAYLOAD_BYTES:
-        return None
-    try:
-        return messages.parse(topic, payload)[1]
-    except ContractError:
-        return None
+    return decoding.understood(topic, payload)
 
 
 def fold(before: BoardView | None, message: messages.Message[Any], at: float) -> tuple[BoardView, bool]:

@@ -9,6 +9,7 @@ not queued.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -24,6 +25,9 @@ from tflotilla.shared.contract.manifest import EvaluationSummary, Reference
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
 SCHEMA = 1
+#: Finer is no sketch but a list, coarser says nothing.
+_LEAST_RELATIVE_ERROR, _MOST_RELATIVE_ERROR = 1e-4, 0.5
+_LOG_OF_2_63 = 63 * math.log(2)
 #: The stages of one inference, in order; `total` is from the start of the first to the end of the last.
 Stage = Literal["decode", "preprocess", "invoke", "postprocess", "total"]
 
@@ -85,14 +89,18 @@ class LatencySketch:
 
     def __post_init__(self) -> None:
         """Refuse what no sketch is: merging it would spoil the others. Raises ValueError."""
-        if not 0 < self.relative_error < 1:
-            message = f"relative_error must be above 0 and below 1, it is {self.relative_error}"
+        if not _LEAST_RELATIVE_ERROR <= self.relative_error <= _MOST_RELATIVE_ERROR:
+            message = f"relative_error must be 0.0001..0.5, it is {self.relative_error}"
             raise ValueError(message)
         if len(self.indices) != len(self.counts) or self.zeros < 0 or any(count <= 0 for count in self.counts):
             message = "indices and counts must be as many, and counts above 0"
             raise ValueError(message)
         if any(a >= b for a, b in itertools.pairwise(self.indices)):
             message = "indices must ascend"
+            raise ValueError(message)
+        log_gamma = math.log((1 + self.relative_error) / (1 - self.relative_error))
+        if self.indices and (self.indices[0] < 0 or (self.indices[-1] - 1) * log_gamma > _LOG_OF_2_63):
+            message = "indices must be of latencies from 1 to 2^63 ns"
             raise ValueError(message)
 
 
