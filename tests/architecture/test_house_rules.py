@@ -28,6 +28,8 @@ DOORS = {
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
     "sqlalchemy": {"host/rollouts/journal/database.py", "host/rollouts/journal/schema.py"},
+    "starlette": {f"host/dashboards/web/{module}.py" for module in ("app", "server", "stream")},
+    "uvicorn": {"host/dashboards/web/server.py"},
     "celery": {"host/rollouts/executors/celery.py"},
     "zeroconf": {"host/fleet/importing/mdns.py"},
     "yaml": {"host/fleet/importing/ansible.py"},

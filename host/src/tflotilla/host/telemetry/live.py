@@ -59,6 +59,10 @@ class Live:
         """Board → digest of a bundle ("" without one) → its sums since we listen; the bundle heard of last is last."""
         return self._totals
 
+    def know(self, known: Collection[str]) -> None:
+        """Take the boards of an inventory that was changed."""
+        self._known = frozenset(known)
+
     def forget(self, board: str) -> None:
         """Drop a board that was taken out of the fleet."""
         self._boards.pop(board, None)

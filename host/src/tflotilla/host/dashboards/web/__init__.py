@@ -1,0 +1,1 @@
+"""The live page: its server here, what the browser loads in `static`."""

@@ -1,0 +1,110 @@
+"""One board as its page shows it. Pure.
+
+Rules it keeps: what isn't known is None; sums are those since we listen, of the bundle that serves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tflotilla.host.dashboards.web import figures
+from tflotilla.host.telemetry.totals import Totals
+from tflotilla.shared.contract import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tflotilla.host.dashboards.web.series import Series
+    from tflotilla.host.dashboards.web.tiles import Tile
+    from tflotilla.host.telemetry.fleet_view import BoardView
+    from tflotilla.shared.contract import messages
+    from tflotilla.shared.contract.deployment import DeploymentStatus
+    from tflotilla.shared.contract.manifest import Reference
+    from tflotilla.shared.contract.messages import Candidate, ModelCard, Prediction
+
+_SHOWN_ANSWERS = 5
+
+
+def document(
+    tile: Tile,
+    view: BoardView | None,
+    *,
+    events: Sequence[dict[str, Any]],
+    totals: Totals | None,
+    card: ModelCard | None,
+    series: Series | None,
+) -> dict[str, Any]:
+    """Return what `GET /api/boards/NAME` answers; without `series`, without that key."""
+    state = None if view is None else view.state
+    totals = totals or Totals()
+    found: dict[str, Any] = {
+        "tile": tile,
+        "facts": None if state is None else codec.encode(state.facts),
+        "agent_version": None if state is None else state.agent_version,
+        "uptime_s": None if state is None else figures.finite(state.uptime_s),
+        "inference": None if state is None or state.inference is None else codec.encode(state.inference),
+        "source": None if state is None else state.source,
+        "outbox_rows": None if state is None else state.outbox_rows,
+        "outbox_dropped": None if state is None else state.outbox_dropped,
+        "missing": None if view is None else view.missing,
+        "duplicates": None if view is None else view.duplicates,
+        "card": None if card is None else codec.encode(card),
+        "deployments": [] if view is None else [_deployment(at, said) for at, said in view.deployments],
+        "events": list(events),
+        "predictions": [] if view is None else [prediction(each) for each in view.predictions],
+        "thumbnail": None if view is None or view.thumbnail is None else thumbnail(view.thumbnail),
+        "labels": figures.labels(totals),
+        "reference": None if card is None or card.reference is None else reference(card.reference),
+        "scores": list(totals.scores),
+        "stages": figures.stages(totals),
+    }
+    if series is not None:
+        found["series"] = series.document()
+    return found
+
+
+def prediction(said: Prediction) -> dict[str, Any]:
+    """Return one answer of a board."""
+    stages = {stage: figures.milliseconds(taken) for stage, taken in said.stages_ns.items()}
+    return {
+        "item": said.item,
+        "time": figures.finite(said.time),
+        "top": _answers(said.top),
+        "total_ms": stages.get("total"),
+        "stages_ms": stages,
+    }
+
+
+def thumbnail(said: messages.Thumbnail) -> dict[str, Any]:
+    """Return what a board looked at; `jpeg` is base64."""
+    return {"jpeg": said.jpeg, "item": said.item, "top": _answers(said.top), "time": figures.finite(said.time)}
+
+
+def event(said: messages.Event, at: float) -> dict[str, Any]:
+    """Return one event; `at` is when the board says that it was."""
+    return {"time": figures.finite(at), "level": said.level, "kind": said.kind, "message": said.message}
+
+
+def reference(said: Reference) -> dict[str, Any]:
+    """Return what a bundle answered where it was made."""
+    total = sum(said.scores)
+    return {
+        "labels": figures.shares(said.labels),
+        "scores": [count / total if total else None for count in said.scores],
+        "samples": said.samples,
+        "data": said.data,
+    }
+
+
+def _answers(top: Sequence[Candidate]) -> list[dict[str, Any]]:
+    return [{"label": each.label, "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
+
+
+def _deployment(at: float, said: DeploymentStatus) -> dict[str, Any]:
+    return {
+        "time": figures.finite(at),
+        "state": said.state.value,
+        "title": said.title,
+        "detail": said.detail,
+        "error": said.error,
+    }

@@ -1,0 +1,73 @@
+"""Numbers that boards sent, made fit for a page: whatever is no number, or none that can be shown, is None. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tflotilla.host.telemetry.totals import Totals
+
+_NS_PER_MS = 1e6
+_PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0}
+_DIGITS = 6
+_MOST_LABELS = 50
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold."""
+    try:
+        return float(value) if value is not None and math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def milliseconds(nanoseconds: float | None) -> float | None:
+    """Return a duration as pages show it, to six digits."""
+    value = finite(nanoseconds)
+    return None if value is None else float(f"{value / _NS_PER_MS:.{_DIGITS}g}")
+
+
+def stages(totals: Totals) -> dict[str, Any]:
+    """Return count, p50, p90 and p99 of each stage, from sketches that were added up."""
+    found = {}
+    for stage, summed in totals.stages.items():
+        figures: dict[str, Any] = {"count": summed.count}
+        for name, percent in _PERCENTILES.items():
+            try:
+                figures[name] = milliseconds(summed.percentile(percent))
+            except OverflowError:
+                # A bucket that no clock fills.
+                figures[name] = None
+        found[stage] = figures
+    return found
+
+
+def labels(totals: Totals) -> list[dict[str, Any]]:
+    """Return how often each label won, the commonest first."""
+    winners = sum(count for count, _score in totals.labels.values())
+    ordered = sorted(totals.labels.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        {
+            "label": label,
+            "count": count,
+            "share": count / winners if winners else None,
+            "mean_score": finite(score / count) if count else None,
+        }
+        for label, (count, score) in ordered[:_MOST_LABELS]
+    ]
+
+
+def shares(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return each label's share, the greatest first."""
+    total = sum(counts.values())
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [{"label": label, "share": count / total if total else None} for label, count in ordered[:_MOST_LABELS]]
+
+
+def low_confidence_share(totals: Totals) -> float | None:
+    """Return the share of winners that were unsure; None where there was no winner."""
+    winners = sum(count for count, _score in totals.labels.values())
+    return min(1.0, totals.low_confidence / winners) if winners else None
