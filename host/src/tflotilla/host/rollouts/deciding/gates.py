@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.host.rollouts.deciding import drift
 from tflotilla.host.rollouts.events import GateResult
 from tflotilla.host.rollouts.evidence import Evidence
+from tflotilla.host.telemetry import drift
 from tflotilla.shared import pace
 from tflotilla.shared.contract.deployment import ShadowReport
 
