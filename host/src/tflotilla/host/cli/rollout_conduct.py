@@ -119,15 +119,12 @@ def rollback(
 
     Exit codes: 0 every board that was reached went back, 1 some couldn't, 2 usage, 3 fleet.toml, 11 it was rolled back.
     """
-    from tflotilla.host.rollouts.events import RollbackAsked
-    from tflotilla.host.rollouts.rollout import Status
+    from tflotilla.host.rollouts.deciding import people
 
     with rollout_story.opened(fleet) as (loaded, journal):
         found = rollout_story.found(journal, rollout)
         name = found.plan.rollout
-        if found.status is Status.ROLLED_BACK:
-            raise ConflictError(f"{name} is rolled back already")
-        rollout_story.say(journal, name, "rollback", RollbackAsked())
+        rollout_story.say(journal, name, "rollback", people.word(found, "rollback"))
         word = "rollback", "rolls it back"
         if _obeyed(journal, name, word, as_json=as_json):
             return

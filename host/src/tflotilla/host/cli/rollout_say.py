@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tflotilla.host.cli import output, rollout_story, selecting
-from tflotilla.shared.contract.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
-    from tflotilla.host.rollouts.events import Event
-    from tflotilla.host.rollouts.journal.port import Journal
-    from tflotilla.host.rollouts.rollout import Rollout
+    from pathlib import Path
+
+    from tflotilla.host.rollouts.deciding.people import Word
 
 
 def pause(
@@ -25,19 +24,8 @@ def pause(
 
     Exit codes: 0 paused, 2 there is no such rollout, 3 fleet.toml, 11 it is over or paused.
     """
-    from tflotilla.host.rollouts.events import Paused
-
-    with rollout_story.opened(fleet) as (_loaded, journal):
-        found = rollout_story.found(journal, rollout)
-        if found.status.over or found.status == "paused":
-            raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        if found.status == "rolling_back":
-            name = found.plan.rollout
-            raise ConflictError(
-                f"{name} is rolling back, which nothing pauses; `tflotilla rollout abort {name}` ends it"
-            )
-        then = "`tflotilla rollout resume {name}` goes on"
-        _say(journal, found, "pause", Paused(), then=then, as_json=as_json)
+    then = "`tflotilla rollout resume {name}` goes on"
+    _say(fleet, rollout, "pause", then=then, as_json=as_json)
 
 
 def approve(
@@ -54,20 +42,8 @@ def approve(
 
     Exit codes: 0 approved, 2 there is no such rollout or wave, 3 fleet.toml, 11 nothing waits for approval.
     """
-    from tflotilla.host.rollouts.events import Approved
-
-    with rollout_story.opened(fleet) as (_loaded, journal):
-        found = rollout_story.found(journal, rollout)
-        name, waves = found.plan.rollout, found.plan.waves
-        if wave is not None and wave > len(waves):
-            raise UsageError(f"{name} has {len(waves)} waves, there is no wave {wave}")
-        number = found.wave if wave is None else wave - 1
-        if found.status.over or found.status == "rolling_back":
-            raise ConflictError(f"{name} is {found.status.value}; nothing waits for approval")
-        if number >= len(waves) or not waves[number].approval or number in found.approved or number < found.wave:
-            raise ConflictError(f"{name}: wave {min(number, len(waves) - 1) + 1} doesn't wait for approval")
-        then = "`tflotilla rollout resume {name}` or the controller goes on"
-        _say(journal, found, "approve", Approved(wave=number), then=then, as_json=as_json)
+    then = "`tflotilla rollout resume {name}` or the controller goes on"
+    _say(fleet, rollout, "approve", wave=None if wave is None else wave - 1, then=then, as_json=as_json)
 
 
 def abort(
@@ -79,23 +55,23 @@ def abort(
 
     Exit codes: 0 aborted, 2 there is no such rollout, 3 fleet.toml, 11 it is over.
     """
-    from tflotilla.host.rollouts.events import Aborted
+    then = "`tflotilla rollout rollback {name}` would bring boards back that have it"
+    _say(fleet, rollout, "abort", then=then, as_json=as_json)
+
+
+def _say(
+    fleet: Path | None, rollout: str | None, said: Word, *, then: str, as_json: bool, wave: int | None = None
+) -> None:
+    """Write a word down and tell who obeys; where nobody does, what `then` may be done."""
+    from tflotilla.host.rollouts.deciding import people
 
     with rollout_story.opened(fleet) as (_loaded, journal):
         found = rollout_story.found(journal, rollout)
-        if found.status.over:
-            raise ConflictError(f"{found.plan.rollout} is {found.status.value} already")
-        then = "`tflotilla rollout rollback {name}` would bring boards back that have it"
-        _say(journal, found, "abort", Aborted(), then=then, as_json=as_json)
-
-
-def _say(journal: Journal, found: Rollout, action: str, event: Event, *, then: str, as_json: bool) -> None:
-    """Write a word down and tell who obeys; where nobody does, what `then` may be done."""
-    name = found.plan.rollout
-    rollout_story.say(journal, name, action, event)
-    conductor = journal.conductor(name, at=time.time())
+        name = found.plan.rollout
+        rollout_story.say(journal, name, said, people.word(found, said, wave=wave))
+        conductor = journal.conductor(name, at=time.time())
     if as_json:
-        output.emit_json({"rollout": name, "said": action, "conductor": conductor})
+        output.emit_json({"rollout": name, "said": said, "conductor": conductor})
         return
     who = f"nobody conducts it now; {then.format(name=name)}" if conductor is None else f"{conductor} obeys"
-    typer.echo(f"{name}: {action} is written down; {who}")
+    typer.echo(f"{name}: {said} is written down; {who}")
