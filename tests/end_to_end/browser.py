@@ -40,6 +40,20 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 
+#: Asked again and again by the page itself: what isn't there yet is no error.
+_UNTIL = """
+new Promise((found, late) => {
+  const end = performance.now() + PATIENCE_MS;
+  const look = () => {
+    let value = null;
+    try { value = (EXPRESSION); } catch (notYet) { value = null; }
+    if (value) found(value);
+    else if (performance.now() > end) late(new Error("in vain"));
+    else setTimeout(look, 30);
+  };
+  look();
+})
+"""
 _CODES = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 _EXEC = """
@@ -89,11 +103,7 @@ class Browser:
 
     def until(self, expression: str, *, patience_s: float = 30.0) -> Any:  # noqa: ANN401 - whatever it gives
         """Return the value of a JavaScript expression once it is true; fails after `patience_s`."""
-        waiting = (
-            "new Promise((found, late) => { const end = performance.now() + %d; const look = () => { let value = null; "
-            "try { value = (%s); } catch (error) { value = null; } if (value) found(value); "
-            "else if (performance.now() > end) late(new Error('in vain')); else setTimeout(look, 30); }; look(); })"
-        ) % (patience_s * 1000, expression)
+        waiting = _UNTIL.replace("PATIENCE_MS", str(patience_s * 1000)).replace("EXPRESSION", expression)
         given = {"expression": waiting, "returnByValue": True, "awaitPromise": True}
         answer = self._call("Runtime.evaluate", given)
         assert "exceptionDetails" not in answer, f"waited in vain for {expression}"

@@ -5,7 +5,7 @@
  * colour. Used by the pages of boards and of models.
  */
 
-import { h, keyed, setAttribute, setShown, setText } from "./dom.js";
+import { h, keyed, scroller, setAttribute, setShown, setText } from "./dom.js";
 import { count, percent } from "./format.js";
 
 /** A bar from 0 to 1 with an optional mark: {element, update(share, reference)}. */
@@ -35,7 +35,7 @@ export function labelMix(caption, most = 12) {
     h("thead", {}, h("tr", {}, ["Label", "", "Share", "Reference", "Mean score", "Count"].map((word, index) =>
       h("th", { scope: "col", class: index > 1 ? "figure" : null }, index === 1 ? h("span", { class: "unseen", text: "Bar" }) : word)))),
     body);
-  const element = h("div", {}, h("div", { class: "wide" }, table), rest);
+  const element = h("div", {}, scroller(caption, table), rest);
   const rows = keyed(body, (row) => row.label, () => {
     const meter = bar();
     const cells = ["share", "reference", "score", "count"].map(() => h("td", { class: "figure" }));

@@ -16,8 +16,13 @@ export function h(tag, given = {}, ...children) {
     else if (key === "style") for (const [name, each] of Object.entries(value)) element.style.setProperty(name, each);
     else element.setAttribute(key, value === true ? "" : String(value));
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
+}
+
+/** A frame for what may be wider than the page; it can be scrolled by keyboard, too. */
+export function scroller(label, ...children) {
+  return h("div", { class: "wide", tabindex: "0", role: "group", "aria-label": label }, children);
 }
 
 /** Change an element's text, if it differs. */

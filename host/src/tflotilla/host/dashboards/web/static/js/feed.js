@@ -34,17 +34,22 @@ export class Feed {
     clearTimeout(this._timer);
     this._timer = null;
     this._source?.close();
+    const early = this._early();
     const query = this._board === null ? "" : `?board=${encodeURIComponent(this._board)}`;
-    const source = new EventSource(`api/stream${query}`);
+    const source = early?.source ?? new EventSource(`api/stream${query}`);
     this._source = source;
     this._alive = performance.now();
-    const on = (name, take) =>
-      source.addEventListener(name, (event) => {
-        if (source !== this._source) return;
-        this._alive = performance.now();
-        this._wait = FIRST_WAIT_MS;
-        take(JSON.parse(event.data));
-      });
+    const takes = {};
+    const hear = (event) => {
+      if (source !== this._source) return;
+      this._alive = performance.now();
+      this._wait = FIRST_WAIT_MS;
+      takes[event.type](JSON.parse(event.data));
+    };
+    const on = (name, take) => {
+      takes[name] = take;
+      source.addEventListener(name, hear);
+    };
     on("fleet", (data) => this._store.takeFleet(data));
     on("tiles", (data) => this._store.takeTiles(data));
     on("rollouts", (data) => this._store.takeRollouts(data));
@@ -56,6 +61,20 @@ export class Feed {
     source.addEventListener("error", () => {
       if (source === this._source) this._again();
     });
+    const heard = early?.heard ?? [];
+    if (early !== null) early.heard = null;
+    heard.forEach(hear);
+  }
+
+  /** The stream that early.js opened, if it is the one that is wanted now and still there; it is taken over once. */
+  _early() {
+    const early = window.early ?? null;
+    window.early = null;
+    if (early === null) return null;
+    if (early.board === this._board && early.source.readyState !== EventSource.CLOSED) return early;
+    early.source.close();
+    early.heard = null;
+    return null;
   }
 
   _again() {

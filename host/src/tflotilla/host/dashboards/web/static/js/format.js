@@ -41,9 +41,10 @@ export function count(number) {
 }
 
 /** `93 %`, of a share in 0..1; `99.6 %` near the ends, where a whole percent would say "all" or "none". */
-export function percent(share) {
+export function percent(share, digits = null) {
   if (!known(share)) return UNKNOWN;
   const value = share * 100;
+  if (digits !== null) return `${value.toFixed(digits)}${THIN}%`;
   const near = (value > 0 && value < 10) || (value > 99 && value < 100);
   return `${near ? value.toFixed(1) : Math.round(value)}${THIN}%`;
 }

@@ -6,7 +6,7 @@
  */
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { h, setText } from "./dom.js";
+import { h, scroller, setText } from "./dom.js";
 import { clock } from "./format.js";
 
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2]];
@@ -36,7 +36,7 @@ export function plot(root, app, { curves, label, height, scales }) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Time" }), curves.map((curve) => h("th", { scope: "col", text: curve.name })))),
     body);
   const details = h("details", { class: "figures-of", on: { toggle: () => fillTable() } },
-    h("summary", { text: "Figures as a table" }), h("div", { class: "wide" }, table));
+    h("summary", { text: "Figures as a table" }), scroller(`${label}: figures`, table));
   root.append(h("figure", { class: "plot" }, place, readout, details));
 
   let data = [[], ...curves.map(() => [])];

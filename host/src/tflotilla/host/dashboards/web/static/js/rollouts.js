@@ -99,8 +99,8 @@ export function waves() {
   return { element, update };
 }
 
-/** One rollout as a strip: {element, update(row)}. */
-export function strip(app, row) {
+/** One rollout as a strip: {element, update(row)}; `heading` is the level that fits the page. */
+export function strip(app, row, heading = "h3") {
   const mark = statusMark();
   const link = h("a", { href: rolloutAddress(row.id), text: row.title });
   const id = h("span", { class: "soft id", text: row.id });
@@ -108,7 +108,7 @@ export function strip(app, row) {
   const reason = h("p", { class: "reason" });
   const buttons = deedButtons(app, ["approve", "pause", "resume"]);
   const each = waves();
-  const head = h("div", { class: "head" }, h("h3", {}, link), mark.element, id, since, buttons.element);
+  const head = h("div", { class: "head" }, h(heading, { class: "title" }, link), mark.element, id, since, buttons.element);
   const element = h("article", { class: "rollout", "data-id": row.id }, head, each.element, reason);
   const update = (now) => {
     mark.update(now.status);

@@ -89,7 +89,7 @@ export class Shell {
   _showTheme() {
     const [word, said] = THEMES[this._theme()];
     setText(byId("theme"), word);
-    setAttribute(byId("theme"), "aria-label", `Colours: ${said}`);
+    setAttribute(byId("theme"), "aria-label", `${word}: colours ${said}`);
   }
 
   _tellTheme() {

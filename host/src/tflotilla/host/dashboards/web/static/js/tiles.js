@@ -117,6 +117,7 @@ class TileView {
     setText(parts.top, tile.top ? `${tile.top.label} ${format.percent(tile.top.score)}` : "");
     const line = tile.why ?? (tile.deployment && !FINAL.has(tile.deployment.state) ? progress(tile.deployment) : null);
     setText(parts.why, line ?? "");
+    setAttribute(parts.why, "title", line);
     setShown(parts.why, line !== null);
     setShown(parts.top, line === null);
     this.age(tile, now);

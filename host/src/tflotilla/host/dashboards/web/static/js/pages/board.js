@@ -147,6 +147,7 @@ class BoardPage {
     const old = AWAY.has(tile.status);
     this._mark.update(tile.status);
     const labels = Object.entries(tile.labels ?? {}).map(([key, value]) => `${key}=${value}`);
+    if (tile.known === false) labels.push("not in fleet.toml");
     if (this._labels.dataset.now !== labels.join("\n")) {
       this._labels.dataset.now = labels.join("\n");
       this._labels.replaceChildren(...labels.map((label) => h("span", { class: "tag", text: label })));

@@ -48,8 +48,8 @@ export function modelCard() {
 
 function accuracy(evaluation) {
   if (evaluation === null || typeof evaluation.accuracy !== "number") return null;
-  const float = typeof evaluation.float_accuracy === "number" ? ` (float ${format.percent(evaluation.float_accuracy)})` : "";
-  return `${format.percent(evaluation.accuracy)}${float}`;
+  const float = typeof evaluation.float_accuracy === "number" ? ` (float ${format.percent(evaluation.float_accuracy, 1)})` : "";
+  return `${format.percent(evaluation.accuracy, 1)}${float}`;
 }
 
 /** What the machine is. */

@@ -6,7 +6,7 @@
  */
 
 import { bar, confidence, labelMix } from "../bars.js";
-import { h, keyed, setShown, setText } from "../dom.js";
+import { h, keyed, scroller, setShown, setText } from "../dom.js";
 import * as format from "../format.js";
 import { plot } from "../plots.js";
 
@@ -48,7 +48,7 @@ export function latencies(app) {
     const swatch = h("span", { class: `swatch stage-${stage} dash-${index}`, "aria-hidden": "true" });
     return { element: h("tr", {}, h("th", { scope: "row" }, h("label", {}, box, swatch, stage)), cells), update };
   });
-  const table = h("div", { class: "wide" }, h("table", { class: "stages" },
+  const table = scroller("Latency by stage: sums", h("table", { class: "stages" },
     h("caption", { text: "Since the page's server listens, of the bundle that serves; added up, not averaged" }),
     h("thead", {}, h("tr", {}, ["Stage", "Count", "p50", "p90", "p99"].map((word, index) => h("th", { scope: "col", class: index ? "figure" : null, text: word })))),
     body));

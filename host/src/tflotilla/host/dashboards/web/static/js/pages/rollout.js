@@ -14,7 +14,7 @@ export function mount(root, app, { parameter }) {
     const row = app.store.rollouts.find((each) => each.id === parameter);
     setShown(missing, app.store.loaded && row === undefined);
     if (row === undefined) return;
-    if (view === null) place.append((view = strip(app, row)).element);
+    if (view === null) place.append((view = strip(app, row, "h2")).element);
     setText(title, row.title);
     view.update(row);
     buttons.update(row);

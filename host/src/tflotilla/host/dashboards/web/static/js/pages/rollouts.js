@@ -9,7 +9,7 @@ export function mount(root, app) {
   const none = h("p", { class: "soft", text: "There has been no rollout yet: `tflotilla rollout start` begins one." });
   const problem = h("p", { class: "problem", role: "status" });
   root.append(h("h1", { text: "Rollouts" }), problem, none, list);
-  const update = keyed(list, (row) => row.id, (row) => strip(app, row));
+  const update = keyed(list, (row) => row.id, (row) => strip(app, row, "h2"));
   const draw = () => {
     if (!app.store.loaded) return;
     setText(problem, app.store.rolloutsProblem ?? "");
@@ -24,7 +24,7 @@ export function mount(root, app) {
   return {
     title: "Rollouts",
     unmount,
-    move: (step) => void moveFocus(list, "h3 > a", step),
+    move: (step) => void moveFocus(list, ".rollout .title > a", step),
     escape: () => {
       location.hash = "#/";
       return true;
