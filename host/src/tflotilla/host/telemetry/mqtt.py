@@ -50,6 +50,7 @@ _MOST_WAITING_BYTES = 128 << 20
 _MOST_PACKET_BYTES = (8 << 20) + (1 << 16)
 _CHUNK_BYTES = 1 << 18
 _MOST_ANSWERS = 1000
+_HELD_S = 0.01
 _MOST_REFUSED = 1000
 _REFUSALS = frozenset({"Bad user name or password", "Not authorized", "Bad authentication method", "Banned"})
 _OTHER_VERSION = "Unsupported protocol version"
@@ -108,12 +109,16 @@ class _Inbox:
                 self.dropped += 1
             self.arrived.notify_all()
 
-    def take(self, *, timeout_s: float) -> tuple[Received, ...]:
+    def take(self, *, timeout_s: float, most: int | None) -> tuple[Received, ...]:
         with self.arrived:
             self.arrived.wait_for(lambda: self._waiting, timeout=max(0.0, timeout_s))
-            received = tuple(self._waiting)
-            self._waiting.clear()
-            self._bytes = 0
+            if most is None or len(self._waiting) <= most:
+                received = tuple(self._waiting)
+                self._waiting.clear()
+                self._bytes = 0
+            else:
+                received = tuple(self._waiting.popleft() for _ in range(most))
+                self._bytes -= sum(len(each.payload) for each in received)
         return received
 
 
@@ -130,6 +135,7 @@ class _Client(paho.Client):
         self._inbox = inbox
         self._version_5 = version == paho.MQTTv5
         self._left = b""
+        self.held = threading.Event()
         #: What paho is to read now: bytes of one packet, "" at the end of the connection, or why it broke.
         self._for_paho: bytes | OSError | None = None
 
@@ -138,6 +144,10 @@ class _Client(paho.Client):
         return super().reconnect()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        if self.held.is_set():
+            # The socket has something to say, and paho would ask again at once.
+            time.sleep(_HELD_S)
+            return paho.MQTT_ERR_SUCCESS
         try:
             chunk = super()._sock_recv(_CHUNK_BYTES)
         except BlockingIOError:
@@ -181,7 +191,7 @@ class _Client(paho.Client):
 class Connection:
     """A live connection; made by `connect`, used by one thread."""
 
-    def __init__(self, client: paho.Client, inbox: _Inbox, where: str, protocol: str) -> None:
+    def __init__(self, client: _Client, inbox: _Inbox, where: str, protocol: str) -> None:
         self.protocol = protocol
         #: Why there is no connection now; None while there is one.
         self.problem: str | None = None
@@ -274,9 +284,16 @@ class Connection:
             refused, self._refused = self._refused, {}
         return refused
 
-    def receive(self, *, timeout_s: float) -> tuple[Received, ...]:
-        """Wait until something is there, at most that long, and return all of it, in order of arrival."""
-        return self._inbox.take(timeout_s=timeout_s)
+    def receive(self, *, timeout_s: float, most: int | None = None) -> tuple[Received, ...]:
+        """Wait until something is there, at most that long, and return all of it (or so many), in order of arrival."""
+        return self._inbox.take(timeout_s=timeout_s, most=most)
+
+    def hold(self) -> None:
+        """Take no more publications: what comes from now on stays with the broker, for the session's next connection.
+
+        For the end: what came before can still be received, and answers to it sent.
+        """
+        self._client.held.set()
 
     def _await(self, number: int | None, timeout_s: float) -> list[ReasonCode]:
         # paho's locks must not be asked for while ours is held: its thread calls us while it holds them. So an answer
@@ -381,7 +398,7 @@ def _client(
     inbox: _Inbox,
     session: Session | None,
     will: Will | None,
-) -> paho.Client:
+) -> _Client:
     client_id = f"tflotilla-host-{secrets.token_hex(6)}" if session is None else session.client_id
     client = _Client(inbox, client_id, version, clean=session is None)
     if will is not None:
