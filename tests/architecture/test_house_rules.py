@@ -27,7 +27,14 @@ DOORS = {
     "jinja2": {"host/pages/jinja.py"},
     "matplotlib": {"host/models/plots.py"},
     "sqlite3": {"device/outbox.py", "host/benchmarks/sqlite.py"},
-    "sqlalchemy": {"host/rollouts/journal/database.py", "host/rollouts/journal/schema.py"},
+    "sqlalchemy": {
+        "host/rollouts/journal/database.py",
+        "host/rollouts/journal/schema.py",
+        *(
+            f"host/telemetry/store/{name}.py"
+            for name in ("database", "schema", "statements", "folding", "retention", "history")
+        ),
+    },
     "starlette": {f"host/dashboards/web/{module}.py" for module in ("app", "server", "stream")},
     "uvicorn": {"host/dashboards/web/server.py"},
     "celery": {"host/rollouts/executors/celery.py"},
