@@ -1,0 +1,1 @@
+"""What Telegraf is given."""
