@@ -2,115 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import brokers
-from tflotilla.device.courier import COMMIT_CONNECTED_S, DENIED_S, SILENCE_S, Courier
+from tests.device.desks import ACK, BODY, EVENTS, STATE, Desk, at
+from tflotilla.device.courier import COMMIT_CONNECTED_S, DENIED_S
 from tflotilla.device.outbox import Outbox
 from tflotilla.device.reporting import Envelopes
 from tflotilla.device.transports import Lost
-from tflotilla.device.transports.memory import MemoryBroker, MemoryTransport
-from tflotilla.shared.contract import messages, topics
-from tflotilla.shared.contract.messages import Ack, Event, Message
+from tflotilla.shared.contract import messages
+from tflotilla.shared.contract.messages import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-BODY = b'{"detail":{},"kind":"test","level":"info","message":"hello"}'
-BODIES: dict[topics.Channel, bytes] = {"event": BODY, "benchmark": b'{"request":"r","method":{},"total":1}'}
-EVENTS = "tflotilla/t/pi-1/event"
-ACK = "tflotilla/t/pi-1/ack"
-STATE = "tflotilla/t/pi-1/command/state"
-
-
-class Desk:
-    """A courier with everything around it."""
-
-    def __init__(self, folder: Path, *, confirm: Literal["broker", "collector"] = "broker", boot: str = "boot") -> None:
-        self.broker = MemoryBroker()
-        self.now = 1000.0
-        self.outbox = Outbox(folder / "outbox.db", max_bytes=16 << 20)
-        self.requests: list[tuple[str, bytes]] = []
-        self.troubles: list[str] = []
-        self.connections = 0
-        self.boot = boot
-        self.courier = Courier(
-            outbox=self.outbox,
-            envelopes=Envelopes(board="pi-1", boot=boot),
-            fleet="t",
-            confirm=confirm,
-            on_connected=self._count,
-            on_request=lambda channel, payload: self.requests.append((channel, payload)),
-            on_trouble=self.troubles.append,
-            clock=lambda: self.now,
-        )
-        self.transport = MemoryTransport(
-            self.broker,
-            will=self.courier.publication("availability", b"gone"),
-            subscriptions=(STATE, ACK),
-        )
-
-    def _count(self) -> None:
-        self.connections += 1
-
-    def report(self, count: int, channel: topics.Channel = "event") -> None:
-        for _ in range(count):
-            self.courier.report(channel, BODIES[channel], bundle=None)
-
-    def arrived(self, topic: str = EVENTS) -> list[int]:
-        """The seqs that reached the broker, in order, duplicates included."""
-        mine = [publication for publication in self.broker.published if publication.topic == topic]
-        return [messages.parse(publication.topic, publication.payload)[1].seq for publication in mine]
-
-    def acknowledge(self, up_to: int) -> None:
-        ack = Message(board="pi-1", boot="c", seq=0, time=0.0, bundle=None, body=Ack(boot=self.boot, up_to=up_to))
-        self.broker.send(ACK, ack.to_bytes())
-
-    def pass_time(self, seconds: float) -> None:
-        self.now += seconds
-        self.courier._wake.set()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        deadline = asyncio.get_running_loop().time() + brokers.PATIENCE_S
-        while not holds():
-            assert asyncio.get_running_loop().time() < deadline, (self.arrived(), self.outbox.rows)
-            await asyncio.sleep(0.001)
-
-    async def idle(self) -> None:
-        """Let everything happen that happens without the clock."""
-        for _ in range(30):
-            await asyncio.sleep(0.001)
-
-
-def at(desk: Desk, story: Callable[[], Awaitable[None]]) -> None:
-    async def live() -> None:
-        desk.courier.attach(desk.transport)
-        task = asyncio.create_task(desk.courier.run())
-        try:
-            await story()
-            assert not task.done(), task.exception()
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await desk.transport.stop(desk.courier.publication("availability", b"bye"))
-            desk.outbox.close()
-
-    # Made on the loop: `asyncio.Event` of Python 3.10 may not wander between loops.
-    asyncio.run(live())
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
-
-
-@pytest.fixture
-def collected(tmp_path: Path) -> Desk:
-    return Desk(tmp_path, confirm="collector")
 
 
 def test_reports_arrive_in_order_and_are_forgotten(desk: Desk) -> None:
@@ -384,58 +294,3 @@ def test_requests_reach_the_agent_and_garbage_reaches_nobody(desk: Desk) -> None
         assert desk.requests == [("command/state", b"{}")]
 
     at(desk, story)
-
-
-def test_a_broker_that_took_a_report_is_no_collector(collected: Desk) -> None:
-    async def story() -> None:
-        collected.report(5)
-        await collected.until(lambda: len(collected.arrived()) == 5)
-        await collected.idle()
-        assert collected.outbox.rows == 5
-
-        collected.acknowledge(3)
-        await collected.until(lambda: collected.outbox.rows == 2)
-
-    at(collected, story)
-
-
-def test_what_no_collector_acknowledged_is_sent_again_after_a_reconnect(collected: Desk) -> None:
-    async def story() -> None:
-        collected.report(5)
-        await collected.until(lambda: len(collected.arrived()) == 5)
-        collected.acknowledge(2)
-        await collected.until(lambda: collected.outbox.rows == 3)
-        collected.broker.go_down()
-        collected.broker.come_up()
-        await collected.until(lambda: len(collected.arrived()) == 8)
-
-        assert collected.arrived() == [1, 2, 3, 4, 5, 3, 4, 5]
-
-    at(collected, story)
-
-
-def test_a_collector_that_was_away_gets_everything_portion_by_portion(collected: Desk) -> None:
-    async def story() -> None:
-        collected.report(50)
-        await collected.until(lambda: len(collected.arrived()) == 50)
-        # The collector was not there. The live reports went on; what it missed comes again once it was silent for long.
-        collected.pass_time(SILENCE_S + 1)
-        await collected.until(lambda: len(collected.arrived()) > 50)
-        await collected.idle()
-        portion = collected.arrived()[50:]
-        assert portion == list(range(1, len(portion) + 1))
-        assert len(portion) <= 20
-
-        while collected.arrived()[-1] != 50:
-            before = len(collected.arrived())
-            collected.acknowledge(collected.arrived()[-1])
-            await collected.until(lambda before=before: len(collected.arrived()) > before)  # type: ignore[misc]
-            await collected.idle()
-        collected.acknowledge(50)
-        await collected.idle()
-        collected.pass_time(6)
-        await collected.until(lambda: collected.outbox.rows == 0)
-
-        assert collected.arrived()[50:] == list(range(1, 51))
-
-    at(collected, story)

@@ -127,7 +127,7 @@ def test_an_acknowledgement_forgets_one_boot_up_to_a_number(outbox: Outbox) -> N
     fill(outbox, range(1, 4), boot="two")
     fill(outbox, range(4, 6), boot="one")
 
-    outbox.acknowledge("one", 4)
+    outbox.acknowledge("one", [(1, 4)])
 
     assert [(row.boot, row.seq) for row in outbox.after(0, limit=9)] == [("two", 1), ("two", 2), ("two", 3), ("one", 5)]
     outbox.commit()
@@ -139,12 +139,41 @@ def test_an_acknowledgement_that_comes_twice_or_of_another_boot_changes_nothing(
     outbox.commit()
 
     for _ in range(2):
-        outbox.acknowledge("boot", 1)
-        outbox.acknowledge("stranger", 99)
+        outbox.acknowledge("boot", [(1, 1)])
+        outbox.acknowledge("stranger", [(1, 99)])
         outbox.commit()
 
     assert seqs(outbox) == [2, 3]
     assert outbox.size_bytes == 2 * (100 + ROW_OVERHEAD_BYTES)
+
+
+def test_ranges_are_forgotten_wherever_their_rows_are(path: Path) -> None:
+    """On disk, in memory, settled meanwhile, of an earlier boot; and for good."""
+    outbox = Outbox(path, max_bytes=MIB)
+    fill(outbox, range(1, 8), boot="one")
+    outbox.commit()
+    fill(outbox, range(1, 8), boot="two")
+
+    outbox.acknowledge("one", [(1, 2), (6, 6), (9, 99)])
+    outbox.acknowledge("two", [(5, 7), (2, 2), (5, 6)])
+    left = [("one", 3), ("one", 4), ("one", 5), ("one", 7), ("two", 1), ("two", 3), ("two", 4)]
+
+    assert left == [(row.boot, row.seq) for row in outbox.after(0, limit=99)]
+    outbox.close()
+    assert left == [(row.boot, row.seq) for row in Outbox(path, max_bytes=MIB).after(0, limit=99)]
+
+
+def test_what_is_acknowledged_while_it_is_written_is_forgotten_all_the_same(outbox: Outbox) -> None:
+    fill(outbox, range(1, 6))
+    plan = outbox.plan()
+    written = outbox.write(plan)
+    outbox.acknowledge("boot", [(2, 3)])
+    outbox.finish(plan, written)
+
+    assert seqs(outbox) == [1, 4, 5]
+    outbox.commit()
+    assert outbox.rows == 3
+    assert not outbox.forgetting
 
 
 def test_beyond_the_limit_the_oldest_go_and_are_counted(path: Path) -> None:

@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from tflotilla.shared.contract import agent_config, benchmark, codec, manifest, processing
+from tflotilla.shared.contract import agent_config, benchmark, codec, manifest, messages, processing
 
 if TYPE_CHECKING:
     import random
@@ -170,7 +170,42 @@ def _cell(rng: random.Random) -> benchmark.BenchmarkCell:
     )
 
 
+def _latency_sketch(rng: random.Random) -> messages.LatencySketch:
+    indices = sorted(rng.sample(range(4000), rng.randint(0, 5)))
+    return messages.LatencySketch(
+        relative_error=0.005,
+        indices=tuple(indices),
+        counts=tuple(rng.randint(1, 2**31) for _ in indices),
+        zeros=rng.randint(0, 9),
+    )
+
+
+def _reference(rng: random.Random) -> manifest.Reference:
+    scores = tuple(rng.randint(0, 99) for _ in range(10))
+    return build(manifest.Reference, rng, samples=sum(scores), labels={rng.choice(_TEXTS): sum(scores)}, scores=scores)
+
+
+def _ack(rng: random.Random) -> messages.Ack:
+    also = tuple((first, first + rng.randint(0, 9)) for first in rng.sample(range(1, 2**53 - 9), rng.randint(0, 3)))
+    return build(messages.Ack, rng, up_to=rng.randint(0, 2**53 - 1), also=also)
+
+
+def _reporting_config(rng: random.Random) -> agent_config.ReportingConfig:
+    return build(
+        agent_config.ReportingConfig,
+        rng,
+        window_s=rng.uniform(0.05, 3600),
+        outbox_max_mib=rng.uniform(1, 1e4),
+        low_confidence_below=rng.random(),
+        sample=rng.randint(0, 100),
+        thumbnail_every_s=rng.choice([None, rng.uniform(0.5, 1e4)]),
+    )
+
+
 _SPECIAL |= {
+    messages.LatencySketch: _latency_sketch,
+    messages.Ack: _ack,
+    manifest.Reference: _reference,
     benchmark.Configuration: lambda rng: build(benchmark.Configuration, rng, batch=rng.randint(1, 1024)),
     benchmark.Method: _method,
     benchmark.BenchmarkRequest: lambda rng: build(benchmark.BenchmarkRequest, rng, request=_word(rng)),
@@ -190,8 +225,6 @@ _SPECIAL |= {
         affinity=tuple(rng.sample(range(1024), rng.randint(0, 4))),
     ),
     agent_config.SourceConfig: _source_config,
-    agent_config.ReportingConfig: lambda rng: build(
-        agent_config.ReportingConfig, rng, window_s=rng.uniform(0.05, 3600), outbox_max_mib=rng.uniform(1, 1e4)
-    ),
+    agent_config.ReportingConfig: _reporting_config,
     agent_config.AgentConfig: lambda rng: build(agent_config.AgentConfig, rng, board=_word(rng), fleet=_word(rng)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -12,15 +13,17 @@ from tests.shared.random_values import value_of
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import ContractError
-from tflotilla.shared.contract.messages import Ack, Availability, Message
+from tflotilla.shared.contract.messages import Ack, Availability, Message, Thumbnail
 
 
 def _topic(channel: str, board: str = "pi-1", fleet: str = "lab") -> str:
     return f"tflotilla/{fleet}/{board}/{channel}"
 
 
-def _message(body: object, *, board: str = "pi-1", boot: str = "b1", bundle: str | None = None) -> Message[Any]:
-    return Message(board=board, boot=boot, seq=7, time=1700000000.25, bundle=bundle, body=body)
+def _message(
+    body: object, *, board: str = "pi-1", boot: str = "b1", time: float = 1700000000.25, bundle: str | None = None
+) -> Message[Any]:
+    return Message(board=board, boot=boot, seq=7, time=time, bundle=bundle, body=body)
 
 
 @pytest.mark.parametrize("channel", sorted(messages.BODIES))
@@ -31,6 +34,7 @@ def test_every_message_is_read_back_as_it_was_written(channel: str) -> None:
         message = _message(
             body,
             boot=body.boot if isinstance(body, Ack) else "b1",
+            time=body.time if isinstance(body, Thumbnail) else 1700000000.25,
             bundle=body.bundle if isinstance(body, BenchmarkRequest) else None,
         )
         address, again = messages.parse(_topic(channel), message.to_bytes())
@@ -39,13 +43,14 @@ def test_every_message_is_read_back_as_it_was_written(channel: str) -> None:
         assert address == topics.Address(fleet="lab", board="pi-1", channel=channel)
 
 
-def test_no_body_has_a_key_of_the_envelope_but_the_acks_boot_and_the_requests_bundle() -> None:
+def test_no_body_has_a_key_of_the_envelope_but_these_in_place_of_it() -> None:
     envelope = {"schema", "board", "boot", "seq", "time", "bundle"}
     shared = {channel: envelope & set(kind.__dataclass_fields__) for channel, kind in messages.BODIES.items()}
 
     assert {channel: keys for channel, keys in shared.items() if keys} == {
         "ack": {"boot"},
         "command/benchmark": {"bundle"},
+        "thumbnail": {"time"},
     }
 
 
@@ -54,6 +59,24 @@ def test_an_ack_names_the_boot_that_it_acknowledges_whatever_sent_it() -> None:
     _, again = messages.parse(_topic("ack"), message.to_bytes())
 
     assert again.body == Ack(boot="the board's", up_to=7)
+
+
+@pytest.mark.parametrize(
+    ("up_to", "also", "said"),
+    [
+        (-1, (), "up_to must be 0.."),
+        (1 << 53, (), "up_to must be 0.."),
+        (0, ((2, 1),), "ranges (first, last) of 1.."),
+        (0, ((0, 1),), "ranges (first, last) of 1.."),
+        (0, ((1, 1 << 53),), "ranges (first, last) of 1.."),
+        (0, ((1, 2),) * (messages.ACK_RANGES + 1), "10001 ranges; at most 10000"),
+    ],
+)
+def test_an_ack_of_numbers_that_no_report_has_is_refused(
+    up_to: int, also: tuple[tuple[int, int], ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Ack(boot="b1", up_to=up_to, also=also)
 
 
 def test_every_channel_and_command_has_a_body_and_a_topic_that_parses_back() -> None:

@@ -80,9 +80,9 @@ def test_labels_are_counted_most_frequent_first_and_then_by_name() -> None:
         statistics.add(label, score)
 
     assert statistics.take() == (
-        LabelCount(label="cat", count=2, mean_score=0.75),
-        LabelCount(label="ant", count=1, mean_score=0.25),
-        LabelCount(label="dog", count=1, mean_score=1.0),
+        LabelCount(label="cat", count=2, mean_score=0.75, std_score=0.25),
+        LabelCount(label="ant", count=1, mean_score=0.25, std_score=0.0),
+        LabelCount(label="dog", count=1, mean_score=1.0, std_score=0.0),
     )
 
 

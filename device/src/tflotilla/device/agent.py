@@ -19,7 +19,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Literal
 
-from tflotilla.device import __version__, benchmarking, campaign, config, facts
+from tflotilla.device import __version__, benchmarking, campaign, config, facts, present
 from tflotilla.device.benchmark_board import BenchmarkBoard
 from tflotilla.device.benchmarking import Benchmarks
 from tflotilla.device.control_server import ControlServer
@@ -28,14 +28,14 @@ from tflotilla.device.events import EventGate
 from tflotilla.device.installer import Installer
 from tflotilla.device.outbox import Outbox
 from tflotilla.device.pid_lock import PidLock
-from tflotilla.device.reporting import Envelopes, new_boot
+from tflotilla.device.reporting import UNNUMBERED, Envelopes, new_boot
 from tflotilla.device.serving import Hooks, Keeper
 from tflotilla.device.session_server import SessionServer
 from tflotilla.device.store import Store
 from tflotilla.device.waiting import happens
-from tflotilla.shared.contract import codec, session
+from tflotilla.shared.contract import codec, session, topics
 from tflotilla.shared.contract.benchmark import MAX_ID, BenchmarkReport, BenchmarkRequest
-from tflotilla.shared.contract.errors import ConfigError, ConflictError, ContractError, TflotillaError
+from tflotilla.shared.contract.errors import BoardError, ConfigError, ConflictError, ContractError, TflotillaError
 from tflotilla.shared.contract.messages import (
     Availability,
     DelegateReport,
@@ -142,7 +142,6 @@ async def _next_configuration(
 def mqtt_transport(settings: AgentConfig, courier: Courier, will: bytes) -> Transport:
     """Return the transport of a configuration. paho is imported here, once there is something to report."""
     from tflotilla.device.transports.mqtt import MqttTransport
-    from tflotilla.shared.contract import topics
 
     commands = tuple(topics.command(settings.fleet, settings.board, name) for name in topics.COMMANDS)
     return MqttTransport(
@@ -211,6 +210,9 @@ class Agent:
         self._facts: tuple[float, BoardFacts] | None = None
         #: What is wrong with the agent.toml that it was told to read, while it goes on with the one before.
         self._mistake: str | None = None
+        #: What serves, as the broker was told by its card, and whether it was.
+        self._card_of: str | None = None
+        self._card_told = False
 
     async def start(self) -> None:
         """Begin to listen, report and serve; returns before the first inference.
@@ -334,7 +336,16 @@ class Agent:
         self._courier.report("event", body, bundle=self._keeper.bundle)
 
     def _on_report(self, channel: Channel, body: bytes, bundle: str) -> None:
+        if channel in topics.MOMENTARY:
+            self._tell(channel, body, bundle)
+            return
         self._courier.report(channel, body, bundle=bundle)
+        if channel == "metrics" and self._settings.reporting.flat and self._courier.connected:
+            self._tell("flat", present.flat_body(body), bundle)
+
+    def _tell(self, channel: Channel, body: bytes, bundle: str) -> None:
+        """Say something of the present; where there is no connection it is nobody's loss."""
+        self._courier.tell(channel, self._envelopes.around(body, seq=UNNUMBERED, bundle=bundle))
 
     def _on_complaint(self, text: str) -> None:
         for message in self._gate.admit(text, now=time.monotonic()):
@@ -347,6 +358,8 @@ class Agent:
 
     def _on_connected(self) -> None:
         self._courier.tell("availability", self._availability("online"))
+        # Whoever keeps retained messages may have forgotten it, or have another one's.
+        self._card_told = False
         self._publish_state()
 
     def _on_trouble(self, message: str) -> None:
@@ -359,7 +372,21 @@ class Agent:
         return self._envelopes.unnumbered(Availability(status=status), bundle=bundle)
 
     def _publish_state(self) -> bool:
-        return self._courier.tell("state", self._envelopes.unnumbered(self._state(), bundle=self._keeper.bundle))
+        """Publish the state, and the card of what serves when that is news; return whether both went out."""
+        bundle = self._keeper.bundle
+        told = self._courier.tell("state", self._envelopes.unnumbered(self._state(), bundle=bundle))
+        if not self._card_told or self._card_of != bundle:
+            self._card_told = self._courier.tell("model", self._card(bundle))
+            self._card_of = bundle
+        return told and self._card_told
+
+    def _card(self, bundle: str | None) -> bytes:
+        """Return the message that describes what serves: an empty one, which a broker forgets, for nothing."""
+        try:
+            card = None if bundle is None else present.card(bundle, self._store.manifest(bundle))
+        except (BoardError, ContractError):
+            card = None
+        return b"" if card is None else self._envelopes.unnumbered(card, bundle=bundle)
 
     def _touch(self) -> None:
         self._changed.set()

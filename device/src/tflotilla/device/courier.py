@@ -22,6 +22,7 @@ from tflotilla.device.transports import NOBODY, Connected, Happening, Lost, Publ
 from tflotilla.device.waiting import happens
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.errors import ContractError
+from tflotilla.shared.contract.messages import Ack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,8 @@ class Courier:
         self._limits = Connected(protocol="")
         self._cursor = 0
         self._in_flight: dict[int, topics.Channel] = {}
+        #: The highest number of this boot that was ever sent.
+        self._sent_seq = 0
         #: Channel → until when it is held back, and how long that was.
         self._denied: dict[topics.Channel, tuple[float, float]] = {}
         self._retry_at: float | None = None
@@ -219,9 +222,18 @@ class Courier:
             return
         try:
             _, message = messages.parse(received.topic, received.payload)
-            self._outbox.acknowledge(message.body.boot, message.body.up_to)
-        except (ContractError, AttributeError) as error:
+        except ContractError as error:
             _LOG.warning("a message was ignored: %s", error)
+            return
+        if isinstance(message.body, Ack):
+            self._on_ack(message.body)
+
+    def _on_ack(self, ack: Ack) -> None:
+        ranges = ((1, ack.up_to), *ack.also)
+        if ack.boot == self._envelopes.boot:
+            # Nobody can have stored what was never sent: what is still to come must not be forgotten for it.
+            ranges = tuple((first, min(last, self._sent_seq)) for first, last in ranges)
+        self._outbox.acknowledge(ack.boot, ranges)
 
     # What follows from it
 
@@ -263,6 +275,8 @@ class Courier:
         if self._transport is None or not self._transport.publish(self._publication(row.channel, row.payload), row.id):
             return False
         self._in_flight[row.id] = row.channel
+        if row.boot == self._envelopes.boot:
+            self._sent_seq = max(self._sent_seq, row.seq)
         if row.id > self._cursor and (not self._sent or now - self._sent[-1][0] >= 1):
             self._sent.append((now, row.id))
         return True

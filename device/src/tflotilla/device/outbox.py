@@ -20,9 +20,11 @@ import dataclasses
 import os
 import sqlite3
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tflotilla.device.acknowledged import Acknowledged, Ranges, holds
 from tflotilla.shared.contract.topics import Channel
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class Plan:
 
     insert: tuple[Row, ...]
     delete: frozenset[int]
-    acknowledged: dict[str, int]
+    acknowledged: Mapping[str, Ranges]
     #: What the rows on disk count before this commit, and what they may count after it.
     bytes_before: int
     max_bytes: int
@@ -129,7 +131,7 @@ class Outbox:
         self.lost_queue: str | None = None
         self._memory = _Memory()
         self._settled: set[int] = set()
-        self._acknowledged: dict[str, int] = {}
+        self._acknowledged = Acknowledged()
         self._dropped_unwritten = 0
         self._tight = False
         self._rows = 0
@@ -209,19 +211,19 @@ class Outbox:
         self.settle(gone)
         self._dropped_unwritten += len(gone)
 
-    def acknowledge(self, boot: str, up_to: int) -> None:
-        """Forget what a collector stored: every row of `boot` up to and including seq `up_to`."""
+    def acknowledge(self, boot: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """Forget what a collector stored: the rows of `boot` whose seq is in one of the ranges (first, last)."""
+        stored = self._acknowledged.add(boot, ranges)
         for row in tuple(self._memory.rows.values()):
-            if row.boot == boot and row.seq <= up_to:
+            if row.boot == boot and holds(stored, row.seq):
                 self._memory.take(row.id)
-        self._acknowledged[boot] = max(up_to, self._acknowledged.get(boot, 0))
 
     def plan(self) -> Plan:
         """Take a snapshot of what is to be written."""
         return Plan(
             insert=tuple(self._memory.rows.values()),
             delete=frozenset(self._settled),
-            acknowledged=dict(self._acknowledged),
+            acknowledged=self._acknowledged.snapshot(),
             bytes_before=self._bytes,
             max_bytes=self.max_bytes,
             dropped_in_memory=self._dropped_unwritten,
@@ -287,9 +289,7 @@ class Outbox:
                 # Settled while it was being written: it is on disk now and goes with the next commit.
                 self._settled.add(row.id)
         self._settled -= plan.delete
-        for boot, up_to in plan.acknowledged.items():
-            if self._acknowledged.get(boot) == up_to:
-                del self._acknowledged[boot]
+        self._acknowledged.forget(plan.acknowledged)
         self._dropped_unwritten -= plan.dropped_in_memory
         self._rows += written.rows
         self._bytes += written.bytes
@@ -310,7 +310,7 @@ class Outbox:
             self._database = None
 
     def _gone(self, row: Row) -> bool:
-        return row.id in self._settled or row.seq <= self._acknowledged.get(row.boot, 0)
+        return row.id in self._settled or self._acknowledged.holds(row.boot, row.seq)
 
     def _read(self, row_id: int, limit: int) -> list[Row]:
         if self._database is None:
@@ -441,9 +441,8 @@ def _pieces(rows: tuple[Row, ...]) -> list[tuple[Row, ...]]:
 
 def _carry_out(database: sqlite3.Connection, plan: Plan) -> Written:
     """Do the plan inside an open transaction."""
-    rows, size = _delete(database, "id = ?", [(row_id,) for row_id in plan.delete])
-    more_rows, more_size = _delete(database, "boot = ? AND seq <= ?", list(plan.acknowledged.items()))
-    rows, size = rows + more_rows, size + more_size
+    stored = {row_id for boot, ranges in plan.acknowledged.items() for row_id in _stored(database, boot, ranges)}
+    rows, size = _delete(database, "id = ?", [(row_id,) for row_id in sorted(plan.delete | stored)])
 
     inserted = sum(row.cost_bytes for row in plan.insert)
     excess = plan.bytes_before - size + inserted - plan.max_bytes
@@ -464,11 +463,18 @@ def _carry_out(database: sqlite3.Connection, plan: Plan) -> Written:
     return Written(rows=len(plan.insert) - rows, bytes=inserted - size, dropped=dropped)
 
 
+def _stored(database: sqlite3.Connection, boot: str, ranges: Ranges) -> list[int]:
+    """Return the ids of acknowledged rows: one walk over the queue, however many ranges there are."""
+    query = "SELECT id, seq FROM rows WHERE boot = ? AND seq BETWEEN ? AND ?"
+    found = database.execute(query, (boot, ranges[0][0], ranges[-1][1]))
+    return [row_id for row_id, seq in found if holds(ranges, seq)]
+
+
 def _delete(database: sqlite3.Connection, where: str, keys: list[tuple[str | int, ...]]) -> tuple[int, int]:
     """Delete rows; return how many went and what they counted."""
     rows = size = 0
     for key in keys:
-        # `where` is one of this module's three constants.
+        # `where` is one of this module's two constants.
         for (length,) in database.execute(f"DELETE FROM rows WHERE {where} RETURNING length(payload)", key):  # noqa: S608
             rows += 1
             size += length + ROW_OVERHEAD_BYTES

@@ -4,7 +4,8 @@ The supervisor starts a child with `python -m tflotilla.device.<module>`, writes
 it; the child answers with lines on its stdout. stderr is the child's log. A child that dies without its last line has
 crashed; the supervisor never guesses.
 
-    worker     WorkerSpec  → `R` + Ready, then per window `M` + Metrics body, `P` + Predictions body; `E` + problem
+    worker     WorkerSpec  → `R` + Ready, then per window `M` + Metrics body, `P` + Predictions body; `E` + problem;
+                where allowed `T` + Thumbnail body
     probe      ProbeSpec   → one line: ProbeReport
     shadow     ShadowSpec  → one line: deployment.ShadowReport
     benchmark  CellSpec → `S` + Phase whenever something else begins, then `C` + benchmark.BenchmarkCell
@@ -24,6 +25,7 @@ from tflotilla.shared.contract.messages import DelegateReport
 READY = b"R"
 METRICS = b"M"
 PREDICTIONS = b"P"
+THUMBNAIL = b"T"
 PROBLEM = b"E"
 PHASE = b"S"
 CELL = b"C"

@@ -66,7 +66,7 @@ _EXIT_BOARD = BoardError.exit_code
 class Hooks:
     """Whom the keeper tells: all on the event loop, none may raise."""
 
-    #: A finished body of `metrics` or `predictions`, and the bundle that made it.
+    #: A finished body of `metrics`, `predictions` or `thumbnail`, and the bundle that made it.
     on_report: Callable[[Channel, bytes, str], None]
     #: A worker's complaint about its inputs.
     on_complaint: Callable[[str], None]
@@ -380,6 +380,10 @@ class Keeper:
         """Results of a window."""
         self._hooks.on_report("predictions", body, bundle)
 
+    def on_thumbnail(self, body: bytes, bundle: str) -> None:
+        """An input that was just answered."""
+        self._hooks.on_report("thumbnail", body, bundle)
+
     def on_complaint(self, text: str) -> None:
         """Something is wrong with an input, or with everything."""
         self._hooks.on_complaint(text)
@@ -432,6 +436,8 @@ class _Life:
                 keeper.on_ready(codec.decode(Ready, codec.parse_json(body, "worker"), "worker"))
                 if not self._first.done():
                     self._first.set_result(None)
+            elif kind == reports.THUMBNAIL:
+                keeper.on_thumbnail(body, self._bundle)
             elif kind == reports.PROBLEM:
                 self.complaint = body.decode(errors="replace")
                 keeper.on_complaint(self.complaint)

@@ -8,20 +8,25 @@ What it does NOT do: look at a clock, write, or know where inputs come from.
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from array import array
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tflotilla.shared import statistics
+from tflotilla.device.sampling import Reservoir
+from tflotilla.shared import sketches, statistics
 from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.messages import Metrics
+from tflotilla.shared.contract.messages import Metrics, Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from tflotilla.shared.contract.messages import Candidate
+    import numpy.typing as npt
+
+    from tflotilla.shared.contract.messages import Candidate, StageLatency
 
 #: The stages, in the order `add` takes them.
 STAGES = ("decode", "preprocess", "invoke", "postprocess", "total")
@@ -35,14 +40,27 @@ _SCORE_BINS = 10
 
 
 class Window:
-    """Collects; `metrics` and `take_results` give the bodies. Start a new one for the next window."""
+    """Collects; `metrics` and `take_results` give the bodies. Start a new one for the next window.
 
-    def __init__(self, *, with_results: bool) -> None:
+    `sample` of the answers, drawn by `uniform`, come with the metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        with_results: bool,
+        low_confidence_below: float = 0.5,
+        sample: int = 0,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
         self._with_results = with_results
+        self._low_confidence_below = low_confidence_below
         self._taken = array("q")
         self._labels = statistics.LabelStatistics()
-        self._scores = array("d")
         self._results: list[str] = []
+        self._sample: Reservoir[tuple[str, float, Stages, Sequence[Candidate]]] = Reservoir(sample, uniform)
+        #: How many numbers `_taken` holds when the next answer for the sample is there.
+        self._sample_at = self._sample.next_at * len(STAGES)
         self.errors = 0
         self.unreadable = 0
 
@@ -68,13 +86,16 @@ class Window:
 
     def add(self, item: str, time_s: float, stages_ns: Stages, top: Sequence[Candidate]) -> None:
         """Add one inference: stages in the order of `STAGES`, `time_s` in Unix seconds at its end."""
-        self._taken.extend(stages_ns)
+        taken = self._taken
+        taken.extend(stages_ns)
         if top:
             best = top[0]
             self._labels.add(best.label, best.score)
-            self._scores.append(best.score)
         if self._with_results:
             self._results.append(result_text(item, time_s, stages_ns, top))
+        if len(taken) >= self._sample_at:
+            self._sample.put((item, time_s, stages_ns, top))
+            self._sample_at = self._sample.next_at * len(STAGES)
 
     def take_results(self) -> bytes:
         """Return the results since this was last asked as the body of a Predictions message."""
@@ -82,32 +103,57 @@ class Window:
         self._results = []
         return body.encode(errors="replace")
 
-    def metrics(self, *, window_ns: int, dropped: int, rss_bytes: int, temperature_c: float | None) -> bytes:
+    def metrics(
+        self,
+        *,
+        window_ns: int,
+        dropped: int,
+        rss_bytes: int,
+        temperature_c: float | None,
+        throttled: bool | None = None,
+    ) -> bytes:
         """Return the body of the window's Metrics message."""
-        stages = {}
-        if self._taken:
-            # Sorted here, ten times as fast as Python does: at full speed a window holds tens of thousands.
-            rows = np.sort(np.frombuffer(self._taken, dtype=np.int64).reshape(-1, len(STAGES)), axis=0)
-            stages = {stage: statistics.summarize(rows[:, column].tolist()) for column, stage in enumerate(STAGES)}
+        scores = np.frombuffer(self._labels.scores(), dtype=np.float64)
         body = Metrics(
-            window_s=window_ns / _NS,
+            window_s=round(window_ns / _NS, 6),
             count=self.count,
             errors=self.errors,
             dropped=dropped,
-            stages=stages,
+            stages=_latencies(self._taken),
             labels=self._labels.take(),
             rss_bytes=rss_bytes,
             temperature_c=temperature_c,
             unreadable=self.unreadable,
-            scores=_binned(self._scores),
+            scores=_binned(scores),
+            low_confidence=int(np.count_nonzero(scores < self._low_confidence_below)),
+            throttled=throttled,
+            sample=tuple(
+                Prediction(item=item, time=time_s, stages_ns=dict(zip(STAGES, stages_ns, strict=True)), top=tuple(top))
+                for item, time_s, stages_ns, top in sorted(self._sample.items, key=lambda one: one[1])
+            ),
         )
         return codec.canonical_json(body)
 
 
-def _binned(scores: array[float]) -> tuple[int, ...]:
+def _latencies(taken: array[int]) -> dict[str, StageLatency]:
+    """Return each stage's percentiles and sketch; nothing of nothing."""
+    if not taken:
+        return {}
+    # Sorted here, ten times as fast as Python does: at full speed a window holds tens of thousands.
+    rows = np.sort(np.frombuffer(taken, dtype=np.int64).reshape(-1, len(STAGES)), axis=0)
+    found = {}
+    for number, stage in enumerate(STAGES):
+        column = np.ascontiguousarray(rows[:, number])
+        latency = statistics.summarize(column.tolist())
+        found[stage] = dataclasses.replace(
+            latency, mean_ns=round(latency.mean_ns, 1), sketch=sketches.of_sorted(column)
+        )
+    return found
+
+
+def _binned(scores: npt.NDArray[np.float64]) -> tuple[int, ...]:
     """Count scores in tenths from 0 to 1, which belongs to the last; what a model says beyond is in none of them."""
-    values = np.frombuffer(scores, dtype=np.float64)
-    tenths = np.minimum(values[(values >= 0) & (values <= 1)] * _SCORE_BINS, _SCORE_BINS - 1).astype(np.intp)
+    tenths = np.minimum(scores[(scores >= 0) & (scores <= 1)] * _SCORE_BINS, _SCORE_BINS - 1).astype(np.intp)
     return tuple(np.bincount(tenths, minlength=_SCORE_BINS).tolist())
 
 

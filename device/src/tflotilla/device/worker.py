@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 
 from tflotilla.device import child, facts, loading, memory, reports, scheduling
 from tflotilla.device.bundle_folder import BundleFolder
+from tflotilla.device.conditions.readings import Sensors
 from tflotilla.device.handover import Handover
 from tflotilla.device.sources import open_source
+from tflotilla.device.thumbnails import Thumbnails
 from tflotilla.device.window import Window
 from tflotilla.shared.contract import codec
 from tflotilla.shared.contract.errors import ConfigError, DatasetError, TflotillaError
@@ -31,10 +33,12 @@ from tflotilla.shared.inference.pipeline import Pipeline
 from tflotilla.shared.inference.postprocessing import Answerer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
     from tflotilla.device.sources import Source
     from tflotilla.shared.contract.agent_config import ReportingConfig, SourceConfig
+    from tflotilla.shared.contract.messages import Candidate
     from tflotilla.shared.contract.tensors import TensorSpec
     from tflotilla.shared.inference.preprocessing import Preprocessor
 
@@ -180,6 +184,7 @@ class Worker:
         reporting: ReportingConfig,
         handover: Handover,
         stop: Stop,
+        sensors: Sensors | None = None,
     ) -> None:
         if source.gives_images:
             # Pillow costs 10 MB: only those who decode pay for it.
@@ -192,11 +197,13 @@ class Worker:
         self._interval_ns = interval_ns
         self._later_ns = int(reporting.window_s * _NS)
         self._window_ns = min(self._later_ns, _FIRST_WINDOW_NS)
-        self._with_results = reporting.predictions
+        self._reporting = reporting
+        self._thumbnails = Thumbnails(reporting.thumbnail_every_s if source.gives_images else None)
+        self._sensors = sensors or Sensors()
         self._handover = handover
         self._stop = stop
         self._told: dict[str, None] = {}
-        self._window = Window(with_results=self._with_results)
+        self._window = self._new_window()
         self._opened = time.perf_counter_ns()
         #: When something but inference is to be done: the window's end, or another try to write.
         self._due = self._opened
@@ -243,7 +250,9 @@ class Worker:
     def _submit_image(self, name: str, encoded: Path | bytes) -> int:
         begin = time.perf_counter_ns()
         image = self._open_image(encoded, draft_size=self._draft_size)
-        return self._pipeline.submit_image(image, (name, time.perf_counter_ns() - begin))
+        now = self._pipeline.submit_image(image, (name, time.perf_counter_ns() - begin))
+        self._thumbnails.keep(name, image, now)
+        return now
 
     def _count_error(self, name: str, error: Exception) -> None:
         if isinstance(error, DatasetError):
@@ -264,6 +273,8 @@ class Worker:
                 total_ns = decode_ns + preprocess_ns + invoke_ns + postprocess_ns
                 stages = (decode_ns, preprocess_ns, invoke_ns, postprocess_ns, total_ns)
                 window.add(name, (ended_ns + wall_ns) / _NS, stages, top)
+                if self._thumbnails.waits:
+                    self._show(name, (ended_ns + wall_ns) / _NS, top)
             elif error is not None:
                 self._count_error(name, error)
         if window.batch_ready:
@@ -271,6 +282,20 @@ class Worker:
         if self._handover.waiting or window.full:
             # Soon, but not now: whoever doesn't read must not slow each batch down.
             self._due = min(self._due, time.perf_counter_ns() + _RETRY_NS)
+
+    def _show(self, name: str, time_s: float, top: Sequence[Candidate]) -> None:
+        body = self._thumbnails.body(name, time_s, top)
+        # A picture of the present is no use to who reads it later.
+        if body is not None and not self._handover.waiting:
+            self._handover.offer(reports.THUMBNAIL, body)
+
+    def _new_window(self) -> Window:
+        reporting = self._reporting
+        return Window(
+            with_results=reporting.predictions,
+            low_confidence_below=reporting.low_confidence_below,
+            sample=reporting.sample,
+        )
 
     def _tell(self, problem: str, *, about: str | None = None) -> None:
         key = about or problem
@@ -324,10 +349,11 @@ class Worker:
             window_ns=now - self._opened,
             dropped=self._handover.take_dropped(),
             rss_bytes=facts.rss_bytes(),
-            temperature_c=facts.temperature_c(),
+            temperature_c=self._sensors.temperature_c(),
+            throttled=self._sensors.slowed_down(),
         )
         self._handover.offer(reports.METRICS, body)
-        self._window = Window(with_results=self._with_results)
+        self._window = self._new_window()
         self._opened, self._window_ns = now, self._later_ns
 
 

@@ -10,6 +10,7 @@ one board's latencies touch some dozens of them.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -28,15 +29,26 @@ RELATIVE_ERROR = 0.005
 
 def of(values_ns: npt.NDArray[np.int64]) -> LatencySketch:
     """Return the sketch of latencies in nanoseconds (one dimension, any order); negative ones count as zero."""
-    positive = values_ns[values_ns > 0]
-    indices, counts = np.unique(
-        np.ceil(np.log(positive) / _log_gamma(RELATIVE_ERROR)).astype(np.int64), return_counts=True
-    )
+    return of_sorted(np.sort(values_ns))
+
+
+def of_sorted(values_ns: npt.NDArray[np.int64]) -> LatencySketch:
+    """Return the sketch of latencies that ascend: the time goes with the buckets then, hardly with the values."""
+    zeros = int(np.searchsorted(values_ns, 0, side="right"))
+    positive = values_ns[zeros:].astype(np.float64)
+    if positive.size == 0:
+        return LatencySketch(relative_error=RELATIVE_ERROR, indices=(), counts=(), zeros=zeros)
+    bounds = _bounds()
+    lowest, highest = np.searchsorted(bounds, positive[[0, -1]], side="left").tolist()
+    # How many are at most each bucket's upper bound; the differences are what is in each.
+    up_to = np.searchsorted(positive, bounds[lowest : highest + 1], side="right")
+    counts = np.diff(up_to, prepend=0)
+    filled = np.flatnonzero(counts)
     return LatencySketch(
         relative_error=RELATIVE_ERROR,
-        indices=tuple(indices.tolist()),
-        counts=tuple(counts.tolist()),
-        zeros=int(values_ns.size - positive.size),
+        indices=tuple((filled + lowest).tolist()),
+        counts=tuple(counts[filled].tolist()),
+        zeros=zeros,
     )
 
 
@@ -137,6 +149,15 @@ def value(index: int, relative_error: float) -> float:
     """Return what a bucket stands for, in nanoseconds."""
     gamma = (1 + relative_error) / (1 - relative_error)
     return float(2 * gamma**index / (gamma + 1))
+
+
+@functools.cache
+def _bounds() -> npt.NDArray[np.float64]:
+    """Return the upper bound of every bucket that a nanosecond of 64 bits can be in, g^0 first."""
+    log_gamma = _log_gamma(RELATIVE_ERROR)
+    indices = np.arange(math.ceil(math.log(1 << 63) / log_gamma) + 1, dtype=np.float64)
+    bounds: npt.NDArray[np.float64] = np.exp(indices * log_gamma)
+    return bounds
 
 
 def _log_gamma(relative_error: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from typing import TYPE_CHECKING
 
 from tflotilla.shared.contract.benchmark import Distribution, Drift, PercentileFigure
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 PERCENTILES = (5.0, 50.0, 90.0, 95.0, 99.0, 99.9)
 CONFIDENCE = 0.99
 _MIDDLE = 50.0
+#: Of scores, as answers have them.
+_DECIMALS = 6
 #: So many equal parts of a run are held against each other: pairs stay few, and neighbours' noise averages out.
 _DRIFT_BLOCKS = 30
 #: The normal approximation of Mann-Kendall's statistic is good from 10 values on (Mann 1945).
@@ -251,26 +254,43 @@ def _mann_kendall(values: Sequence[int]) -> float:
 
 
 class LabelStatistics:
-    """Counts labels and averages their scores over a window; holds one entry per label seen."""
+    """Counts labels and averages their scores over a window; holds eight bytes per winner."""
 
     def __init__(self) -> None:
-        #: Label → count and sum of scores: looked up once for both, beside an invoke that counts.
-        self._labels: dict[str, list[float]] = {}
+        #: Label → the scores it won with: one look and one append beside an invoke that counts; sums come at the end.
+        self._labels: dict[str, array[float]] = {}
 
     def add(self, label: str, score: float) -> None:
         """Count one winner."""
         try:
-            entry = self._labels[label]
+            self._labels[label].append(score)
         except KeyError:
-            entry = self._labels[label] = [0, 0.0]
-        entry[0] += 1
-        entry[1] += score
+            self._labels[label] = array("d", (score,))
+
+    def scores(self) -> array[float]:
+        """Return every winner's score, in no order that means anything."""
+        found = array("d")
+        for scores in self._labels.values():
+            found.extend(scores)
+        return found
 
     def take(self) -> tuple[LabelCount, ...]:
-        """Return the window, most frequent first, and begin the next."""
-        taken = tuple(
-            LabelCount(label=label, count=int(count), mean_score=total / count)
-            for label, (count, total) in sorted(self._labels.items(), key=lambda item: (-item[1][0], item[0]))
-        )
+        """Return the window, most frequent first, and begin the next.
+
+        Deviations are taken from the mean, once it is known: nothing cancels. Both are rounded to a millionth, as the
+        scores themselves are.
+        """
+        taken = []
+        for label, scores in sorted(self._labels.items(), key=lambda item: (-len(item[1]), item[0])):
+            count = len(scores)
+            mean = math.fsum(scores) / count
+            taken.append(
+                LabelCount(
+                    label=label,
+                    count=count,
+                    mean_score=round(mean, _DECIMALS),
+                    std_score=round(math.dist(scores, (mean,) * count) / math.sqrt(count), _DECIMALS),
+                )
+            )
         self._labels.clear()
-        return taken
+        return tuple(taken)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tflotilla.device import facts
 from tflotilla.device.conditions import files
-from tflotilla.device.conditions.throttling import Throttling
+from tflotilla.device.conditions.throttling import NOW, Throttling
 from tflotilla.shared.contract.benchmark import BoardReading
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ class Sensors:
         """Return the processor's temperature alone."""
         temperatures = (facts.zone_celsius(zone) for zone in self._zones)
         return next((celsius for celsius in temperatures if celsius is not None), None)
+
+    def slowed_down(self) -> bool | None:
+        """Return whether heat or power slows this board down now; None where neither firmware nor kernel tells.
+
+        No program is started, nothing is kept from before: what was since boot is not now.
+        """
+        bits, cooling = self._throttling.read(), self._read_cooling()
+        if bits is None and cooling is None:
+            return None
+        return bool((bits or 0) & NOW or cooling)
 
     def ask_firmware(self) -> int | None:
         """Return the throttling bits alone, from the firmware where it can be asked; milliseconds."""

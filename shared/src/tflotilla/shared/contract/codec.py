@@ -43,7 +43,8 @@ def encode(value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
     if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [encode(v) for v in value]
+        # A sketch is hundreds of numbers: asking here spares each of them a call.
+        return [v if type(v) in _PLAIN else encode(v) for v in value]
     return value
 
 

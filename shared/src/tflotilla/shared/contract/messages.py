@@ -25,6 +25,10 @@ from tflotilla.shared.contract.manifest import EvaluationSummary, Reference
 from tflotilla.shared.contract.tensors import QuantizationScheme
 
 SCHEMA = 1
+#: What every reader of JSON takes for a whole number.
+_GREATEST_SEQ = (1 << 53) - 1
+#: So many ranges go into one Ack: a board reads it between two inferences.
+ACK_RANGES = 10_000
 #: Finer is no sketch but a list, coarser says nothing.
 _LEAST_RELATIVE_ERROR, _MOST_RELATIVE_ERROR = 1e-4, 0.5
 _LOG_OF_2_63 = 63 * math.log(2)
@@ -271,6 +275,18 @@ class Ack:
     boot: str
     up_to: int
     also: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what names no reports. Raises ValueError."""
+        if not 0 <= self.up_to <= _GREATEST_SEQ:
+            message = f"up_to must be 0..{_GREATEST_SEQ}, it is {self.up_to}"
+            raise ValueError(message)
+        if len(self.also) > ACK_RANGES:
+            message = f"also holds {len(self.also)} ranges; at most {ACK_RANGES} go into one ack"
+            raise ValueError(message)
+        if any(len(pair) != 2 or not 1 <= pair[0] <= pair[1] <= _GREATEST_SEQ for pair in self.also):  # noqa: PLR2004 - a pair
+            message = f"also must hold ranges (first, last) of 1..{_GREATEST_SEQ}"
+            raise ValueError(message)
 
 
 Body = (
