@@ -2,12 +2,14 @@
  * The live stream of the server (server-sent events), kept open whatever happens to it.
  *
  * Rules: one stream at a time; a stream that broke or has gone quiet is opened anew, ever more slowly; the server's first
- * event holds everything, so nothing has to be caught up. What it does NOT do: decide whether figures are old.
+ * event holds everything, so nothing has to be caught up. A tab that nobody sees gives its stream back: browsers have six
+ * connections to a server for all their tabs together. What it does NOT do: decide whether figures are old.
  */
 
 const SILENT_MS = 15_000;
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
+const HIDDEN_MS = 10_000;
 
 export class Feed {
   /** `store` takes what comes. */
@@ -19,7 +21,27 @@ export class Feed {
     this._wait = FIRST_WAIT_MS;
     this._timer = null;
     this._alive = performance.now();
+    this._resting = false;
+    this._rest = null;
     setInterval(() => this._check(), 1000);
+    document.addEventListener("visibilitychange", () => this._seen(!document.hidden));
+    // A page that is kept for "back" would keep its connection, too.
+    window.addEventListener("pagehide", () => this._pause());
+    window.addEventListener("pageshow", (event) => event.persisted && this._seen(true));
+  }
+
+  _seen(visible) {
+    clearTimeout(this._rest);
+    if (!visible) this._rest = setTimeout(() => this._pause(), HIDDEN_MS);
+    else if (this._resting) this._open();
+  }
+
+  _pause() {
+    clearTimeout(this._timer);
+    this._timer = null;
+    this._source?.close();
+    this._source = null;
+    this._resting = true;
   }
 
   /** Listen to the fleet, and to one board closely: `onBoard(event)` gets what only it says. */
@@ -33,6 +55,7 @@ export class Feed {
   _open() {
     clearTimeout(this._timer);
     this._timer = null;
+    this._resting = false;
     this._source?.close();
     const early = this._early();
     const query = this._board === null ? "" : `?board=${encodeURIComponent(this._board)}`;
@@ -87,6 +110,6 @@ export class Feed {
 
   _check() {
     // Heartbeats come every two seconds: a stream without any is a connection whose other end is gone.
-    if (this._timer === null && performance.now() - this._alive > SILENT_MS) this._again();
+    if (!this._resting && this._timer === null && performance.now() - this._alive > SILENT_MS) this._again();
   }
 }

@@ -7,7 +7,7 @@
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { h, scroller, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { clock, latency, percent } from "./format.js";
 
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2]];
 const TABLE_ROWS = 20;
@@ -72,8 +72,9 @@ export function plot(root, app, { curves, label, height, scales }) {
         })),
       ],
       axes: [
-        { ...axis, space: 70, values: (_chart, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString("en-GB").replace(/:00$/, "")) },
-        ...Object.entries(scales).map(([scale, { format, side }]) => ({
+        { ...axis, space: 70, size: 30, values: (_chart, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString("en-GB").replace(/:00$/, "")) },
+        // uPlot takes an undefined side for the top: the left is 3.
+        ...Object.entries(scales).map(([scale, { format, side = 3 }]) => ({
           ...axis, scale, side, size: 66, space: 34, grid: side === 1 ? { show: false } : axis.grid,
           values: (_chart, ticks) => ticks.map((tick) => format(tick)),
         })),
@@ -143,4 +144,51 @@ export function broken(times, columns) {
     columns.forEach((column, each) => result[each + 1].push(column[at]));
   });
   return result;
+}
+
+/**
+ * Cumulative distributions in `root`: `curves`: [{name, class, points: [{ms, share}]}]. Returns {close()}.
+ *
+ * Each curve has values of its own on the x axis, so uPlot gets all of them together, with gaps that it spans.
+ */
+export function distribution(root, app, { curves, label }) {
+  const place = h("div", { class: "canvas", role: "img", "aria-label": label });
+  const keys = curves.map((curve, index) => h("span", { class: curve.class }, h("span", { class: `swatch dash-${index}`, "aria-hidden": "true" }), " ", h("span", { class: "soft", text: curve.name })));
+  root.append(h("figure", { class: "plot" }, place, h("p", { class: "readout keys-of" }, keys)));
+  const values = [...new Set(curves.flatMap((curve) => curve.points.map((point) => point.ms)))].sort((a, b) => a - b);
+  const columns = curves.map((curve) => {
+    const at = new Map(curve.points.map((point) => [point.ms, point.share]));
+    return values.map((ms) => at.get(ms) ?? null);
+  });
+  let chart = null;
+
+  function draw() {
+    chart?.destroy();
+    const [ink, line] = [colour(root, "soft"), colour(root, "rule")];
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    chart = new uPlot({
+      width: Math.max(place.clientWidth, 200), height: 180, legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
+      scales: { x: { time: false }, y: { range: [0, 1] } },
+      series: [{}, ...curves.map((curve, index) => ({ label: curve.name, stroke: colour(root, curve.class), width: 1.6, dash: DASHES[index], points: { show: false }, spanGaps: true }))],
+      axes: [
+        { ...axis, space: 70, size: 30, values: (_chart, ticks) => ticks.map((tick) => latency(tick)) },
+        { ...axis, size: 52, values: (_chart, ticks) => ticks.map((tick) => percent(tick)) },
+      ],
+    }, [values, ...columns], place);
+  }
+
+  const observer = new ResizeObserver(() => {
+    if (chart === null) draw();
+    else if (Math.abs(chart.width - place.clientWidth) > 1 && place.clientWidth > 0) chart.setSize({ width: place.clientWidth, height: 180 });
+  });
+  observer.observe(place);
+  const leave = app.shell.onTheme(draw);
+  return {
+    close() {
+      leave();
+      observer.disconnect();
+      chart?.destroy();
+    },
+  };
 }

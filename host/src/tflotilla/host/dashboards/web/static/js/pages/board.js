@@ -73,12 +73,11 @@ class BoardPage {
     this._events = events(app);
     const part = (title, className, ...content) =>
       h("section", { class: `card ${className}`, "aria-label": title }, h("h2", { tabindex: "-1", text: title }), content);
-    this._live = h("div", { class: "cards" },
-      part("Latency by stage", "latency", this._latencies.element),
-      part("Rate and temperature", "load", this._load.element),
-      part("Answers", "stream", this._answers.stream),
-      part("Label mix", "mix", this._answers.mix),
-      part("Confidence", "scores", this._answers.scores));
+    // Two columns of their own height: beside a long list, a short card leaves no hole.
+    this._live = h("div", { class: "columns" },
+      h("div", {}, part("Latency by stage", "latency", this._latencies.element), part("Label mix", "mix", this._answers.mix)),
+      h("div", {}, part("Rate and temperature", "load", this._load.element), part("Confidence", "scores", this._answers.scores),
+        part("Answers", "stream", this._answers.stream)));
     this._rest = h("div", { class: "cards" },
       part("Model", "model", this._card.element),
       part("Board", "facts", this._facts.element),
