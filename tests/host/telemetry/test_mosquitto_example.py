@@ -137,6 +137,14 @@ def test_the_host_commands_and_acknowledges_but_cannot_pretend_to_be_a_board(bro
     assert forbidden(broker, "host", topics.topic("barn", "pi-1", "metrics"))
 
 
+@pytest.mark.parametrize(
+    "topic", [topics.host_topic("barn", "pi-1", "update"), "homeassistant/device/tflotilla/config"]
+)
+def test_the_host_tells_other_tools_what_no_board_can(broker: tuple[Path, int], topic: str) -> None:
+    assert not forbidden(broker, "host", topic)
+    assert forbidden(broker, "pi-1", topic)
+
+
 def test_a_board_hears_what_is_asked_of_it_and_nothing_else(broker: tuple[Path, int]) -> None:
     with (
         mqtt.connect(config(broker, "pi-2"), folder=broker[0]) as board,
