@@ -79,18 +79,23 @@ def added(rows: Iterable[Row], source: str, into: Sums) -> Sums:
     return into
 
 
-def summed(rows: Sequence[Row], source: str, span_s: int) -> list[tuple[int, int, int, bytes]]:
-    """Add up rows by span, board and bundle: (start, board, bundle, sums), in that order."""
+def summed(
+    rows: Sequence[Row], source: str, span_s: int, *, stop: Callable[[], bool] = lambda: False
+) -> list[tuple[int, int, int, bytes]] | None:
+    """Add up rows by span, board and bundle: (start, board, bundle, sums), in that order; None when stopped."""
 
     def key(row: Row) -> Key:
         return int(row[1] // span_s) * span_s, row[2], row[3]
 
     # In order one sum is in memory at a time; rows of one key stay in order of arrival.
     keyed = sorted(((key(row), row) for row in rows), key=itemgetter(0))
-    return [
-        (*each, added((row for _, row in group), source, Sums()).pack())
-        for each, group in groupby(keyed, key=itemgetter(0))
-    ]
+    parts = []
+    for each, group in groupby(keyed, key=itemgetter(0)):
+        # Also where whoever hears messages in another thread is let go first.
+        if stop():
+            return None
+        parts.append((*each, added((row for _, row in group), source, Sums()).pack()))
+    return parts
 
 
 def watermark(connection: sql.Connection, source: str) -> int:
@@ -113,13 +118,13 @@ def fold(store: DatabaseStore, *, now: float, stop: Callable[[], bool]) -> tuple
         with store.alone(statements.FOLD_LOCK) as is_alone:
             if not is_alone:
                 return folded, False
-            rows = _step(store, level, now)
+            rows = _step(store, level, now, stop)
         folded += rows
         more = more or rows == _MOST_ROWS
     return folded, more
 
 
-def _step(store: DatabaseStore, level: Level, now: float) -> int:
+def _step(store: DatabaseStore, level: Level, now: float, stop: Callable[[], bool]) -> int:
     try:
         with store.taking_turns() as connection:
             last = statements.last_row(connection, schema.TABLES.tables[f"telemetry_{level.source}"])
@@ -142,9 +147,10 @@ def _step(store: DatabaseStore, level: Level, now: float) -> int:
             if begins <= row[5] < ends and not is_late:
                 break
             rows.append(row[:5])
-    if not rows:
+    parts = summed(rows, level.source, level.span_s, stop=stop)
+    if not parts:
+        # Nothing is there, or it was stopped: then this step never was.
         return 0
-    parts = summed(rows, level.source, level.span_s)
     with store.taking_turns() as connection:
         marks = schema.WATERMARKS
         moved = sql.update(marks).where(marks.c.source == level.source, marks.c.row == mark)
