@@ -208,7 +208,7 @@ class _Pages:
 
     async def models(self, _request: Request) -> Response:
         await self._site.refresh()
-        return _json(self._site.now.models_document())
+        return _json(await asyncio.to_thread(self._site.now.models_document))
 
     async def rollouts(self, _request: Request) -> Response:
         await self._site.rollouts.refresh()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _NS_PER_MS = 1e6
 _PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0}
-_DIGITS = 6
+_DIGITS = 4
 _MOST_LABELS = 50
 
 
@@ -25,9 +25,9 @@ def finite(value: float | None) -> float | None:
 
 
 def milliseconds(nanoseconds: float | None) -> float | None:
-    """Return a duration as pages show it, to six digits."""
+    """Return a duration as pages show it, to a tenth of a microsecond."""
     value = finite(nanoseconds)
-    return None if value is None else float(f"{value / _NS_PER_MS:.{_DIGITS}g}")
+    return None if value is None else round(value / _NS_PER_MS, _DIGITS)
 
 
 def stages(totals: Totals) -> dict[str, Any]:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _LAST_EVENTS = 20
 #: What a page that looks at a board gets in a quarter of a second, at most; more would only be scrolled away.
 _MOST_NEWS = 50
-#: Bundles that are told apart, over the whole fleet; the one that was heard of longest ago goes.
+#: Bundles that are told apart, over the whole fleet.
 _MOST_BUNDLES = 64
+_MODELS_EVERY_S = 5.0
 #: A thumbnail is 128 pixels wide.
 _MOST_THUMBNAIL_BYTES = 200_000
 
@@ -76,7 +77,8 @@ class FleetNow:
         self._events: dict[str, deque[dict[str, Any]]] = {}
         self._series: dict[str, Series] = {}
         self._cards: dict[str, ModelCard] = {}
-        self._by_bundle: dict[str, Totals] = {}
+        self._models: tuple[float, dict[str, Any] | None] = (0.0, None)
+        self._adding = threading.Lock()
         self._dirty: set[str] = set(boards)
         self._tiles: dict[str, Tile] = {}
         self._gone: list[str] = []
@@ -117,11 +119,11 @@ class FleetNow:
         news = self._news.get(board)
         match message.body:
             case messages.Metrics():
-                self._count(message)
-                point = self._series.setdefault(board, Series()).add(message, received.at)
+                series = self._series.setdefault(board, Series())
+                drawn = series.add(message, received.at)
                 if news is not None:
-                    if point is not None:
-                        news.points.append(point)
+                    if drawn:
+                        news.points.append(series.last())
                     news.predictions.extend(board_page.prediction(each) for each in message.body.sample)
             case messages.Predictions() if news is not None:
                 news.predictions.extend(board_page.prediction(each) for each in message.body.results[-_MOST_NEWS:])
@@ -141,15 +143,6 @@ class FleetNow:
                 pass
         if news is not None:
             news.changed = True
-
-    def _count(self, message: Message[messages.Metrics]) -> None:
-        if message.bundle is None:
-            return
-        totals = self._by_bundle.pop(message.bundle, None) or Totals()
-        totals.add(message.body)
-        self._by_bundle[message.bundle] = totals
-        while len(self._by_bundle) > _MOST_BUNDLES:
-            del self._by_bundle[next(iter(self._by_bundle))]
 
     # What the showing thread calls.
 
@@ -237,9 +230,27 @@ class FleetNow:
             )
 
     def models_document(self) -> dict[str, Any]:
-        """Return every bundle that serves or served since we listen, over the whole fleet."""
-        with self._lock:
-            return model_page.document(self._cards, self._by_bundle, self._tiles.values())
+        """Return every bundle that serves or served since we listen, over the whole fleet; for a thread of its own.
+
+        Adding up a thousand boards takes a while: it is done at most every few seconds.
+        """
+        with self._adding:
+            made_at, kept = self._models
+            if kept is None or time.monotonic() - made_at > _MODELS_EVERY_S:
+                kept = model_page.document(dict(self._cards), self._over_the_fleet(), list(self._tiles.values()))
+                self._models = (time.monotonic(), kept)
+            return kept
+
+    def _over_the_fleet(self) -> dict[str, Totals]:
+        summed: dict[str, Totals] = {}
+        for board in list(self._live.totals):
+            # One at a time: messages go on coming in.
+            with self._lock:
+                for digest, totals in self._live.totals.get(board, {}).items():
+                    if digest in summed or len(summed) < _MOST_BUNDLES:
+                        summed.setdefault(digest, Totals()).merge(totals)
+        summed.pop("", None)
+        return summed
 
     def watch(self, board: str) -> None:
         """Begin to keep what a board says, for `news`."""

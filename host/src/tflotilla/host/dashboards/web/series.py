@@ -10,7 +10,6 @@ import math
 from array import array
 from typing import TYPE_CHECKING, Any, get_args
 
-from tflotilla.host.dashboards.web.figures import finite, milliseconds
 from tflotilla.shared.contract.messages import Stage
 
 if TYPE_CHECKING:
@@ -18,9 +17,11 @@ if TYPE_CHECKING:
 
 LENGTH = 600
 STAGES: tuple[str, ...] = get_args(Stage)
-_UNKNOWN = math.nan
 #: rate, temperature, p50 and p99 of each stage.
 _WIDTH = 2 + 2 * len(STAGES)
+_PLACES = {stage: 2 + number for number, stage in enumerate(STAGES)}
+_NOTHING = (math.nan,) * _WIDTH
+_NS_PER_MS = 1e6
 #: A board's clock is believed that far: ahead of ours, and behind it (a board that was cut off tells what it kept).
 _AHEAD_S = 60.0
 _BEHIND_S = 7 * 86400.0
@@ -45,14 +46,14 @@ class Series:
         """Return how many windows are in it."""
         return len(self._times)
 
-    def add(self, message: Message[Metrics], at: float) -> Point | None:
-        """Add a window that arrived at `at`; return it as a point, None for one that comes too late to be drawn."""
+    def add(self, message: Message[Metrics], at: float) -> bool:
+        """Add a window that arrived at `at`; return whether it is drawn: one that comes too late isn't."""
         time = message.time if -_BEHIND_S < message.time - at < _AHEAD_S else at
         last = self._last()
         if time <= last:
             # Reordered, or kept back: its place is past. A clock that was set back must not stop the curve.
             if at <= last or (message.boot == self._boot and message.seq <= self._seq):
-                return None
+                return False
             time = at
         self._boot, self._seq = message.boot, message.seq
         row = _row(message.body)
@@ -63,7 +64,12 @@ class Series:
             self._times[self._next] = time
             self._figures[self._next * _WIDTH : (self._next + 1) * _WIDTH] = row
             self._next = (self._next + 1) % LENGTH
-        return _point(time, row)
+        return True
+
+    def last(self) -> Point:
+        """Return the newest window as a point; there must be one."""
+        place = (self._next - 1) % len(self._times)
+        return _point(self._times[place], self._figures[place * _WIDTH : (place + 1) * _WIDTH])
 
     def document(self) -> dict[str, Any]:
         """Return all of it in order, column by column; stages that never ran are left out."""
@@ -88,22 +94,18 @@ class Series:
 
 
 def _row(window: Metrics) -> array[float]:
-    p50, p99 = [], []
-    for name in STAGES:
-        stage = window.stages.get(name)
-        timed = stage is not None and stage.count > 0
-        p50.append(_ms(stage.p50_ns) if timed and stage is not None else _UNKNOWN)
-        p99.append(_ms(stage.p99_ns) if timed and stage is not None else _UNKNOWN)
-    count = finite(window.count)
-    rate = count / window.window_s if count is not None and window.window_s > 0 else _UNKNOWN
-    temperature = finite(window.temperature_c)
-    temperature = _UNKNOWN if temperature is None else temperature
-    return array("f", (rate, temperature, *p50, *p99))
-
-
-def _ms(nanoseconds: int) -> float:
-    found = milliseconds(nanoseconds)
-    return _UNKNOWN if found is None else found
+    row = array("f", _NOTHING)
+    if window.window_s > 0:
+        row[0] = window.count / window.window_s
+    if window.temperature_c is not None:
+        row[1] = window.temperature_c
+    for name, stage in window.stages.items():
+        place = _PLACES.get(name)
+        if place is not None and stage.count > 0:
+            # Of 64 bits at most, or it would not have been understood.
+            row[place] = stage.p50_ns / _NS_PER_MS
+            row[place + len(STAGES)] = stage.p99_ns / _NS_PER_MS
+    return row
 
 
 def _point(time: float, row: array[float]) -> Point:

@@ -127,9 +127,10 @@ class Hub:
 class EventStream:
     """One browser's stream."""
 
-    def __init__(self, hub: Hub, *, board: str | None = None) -> None:
+    def __init__(self, hub: Hub, *, board: str | None = None, patience_s: float = _PATIENCE_S) -> None:
         self._hub = hub
         self._board = board
+        self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the browser goes, takes nothing any more, or the hub closes."""
@@ -158,24 +159,23 @@ class EventStream:
             of_board = [] if board is None else board.since(heard_of_board)
             heard, heard_of_board = fleet.count, 0 if board is None else board.count
             if news is None or of_board is None:
-                await _send(send, self._hub.snapshot(), left)
+                await self._send(send, self._hub.snapshot(), left)
             else:
                 for each in (*news, *of_board):
-                    await _send(send, each, left)
+                    await self._send(send, each, left)
             if not wake.is_set():
                 await wake.wait()
 
-
-async def _send(send: Send, data: bytes, left: asyncio.Task[None]) -> None:
-    """Send in pieces, and wait for each to be taken. Raises TimeoutError."""
-    whole = memoryview(data)
-    for start in range(0, len(data), _PIECE):
-        if left.done():
-            return
-        piece = bytes(whole[start : start + _PIECE])
-        await asyncio.wait_for(
-            send({"type": "http.response.body", "body": piece, "more_body": True}), timeout=_PATIENCE_S
-        )
+    async def _send(self, send: Send, data: bytes, left: asyncio.Task[None]) -> None:
+        """Send in pieces, and wait for each to be taken. Raises TimeoutError."""
+        whole = memoryview(data)
+        for start in range(0, len(data), _PIECE):
+            if left.done():
+                return
+            piece = bytes(whole[start : start + _PIECE])
+            await asyncio.wait_for(
+                send({"type": "http.response.body", "body": piece, "more_body": True}), timeout=self._patience_s
+            )
 
 
 async def _gone(receive: Receive, wake: asyncio.Event) -> None:
