@@ -119,7 +119,7 @@ function passed(ok) {
 
 function gateTable() {
   const limits = h("p", { class: "soft" });
-  const results = table("Gates", ["Wave", "Gate", "Board", "Figure", ""], (gate) => h("tr", {},
+  const results = table("Gates", ["Wave", "Gate", "Board", "Figure", "Verdict"], (gate) => h("tr", {},
     h("td", { text: gate.wave === null ? format.UNKNOWN : String(gate.wave) }), h("th", { scope: "row", text: gate.gate }),
     h("td", {}, h("a", { href: boardAddress(gate.board), text: gate.board })), h("td", { class: "sentence", text: gate.figure }), h("td", {}, passed(gate.ok))),
   "No wave was judged yet.");
@@ -147,13 +147,13 @@ function boardTable(app) {
 }
 
 function leftOutTable() {
-  return table("Boards that are not in it", ["Board", "", "Why"], (board) => h("tr", {},
+  return table("Boards that are not in it", ["Board", "State", "Why"], (board) => h("tr", {},
     h("th", { scope: "row" }, h("a", { href: boardAddress(board.board), text: board.board })),
     h("td", { text: board.disposition.replaceAll("_", " ") }), h("td", { text: board.reason ?? "" })), "");
 }
 
 function auditTable(app) {
-  return table("Who did what", ["When", "Who", "What", ""], (entry) => h("tr", {},
+  return table("Who did what", ["When", "Who", "What", "Details"], (entry) => h("tr", {},
     h("td", { text: format.clock(entry.time, app.store.now()) }), h("td", { text: entry.by }), h("th", { scope: "row", text: entry.action }),
     h("td", { text: Object.entries(entry.detail).map(([key, value]) => `${key}: ${value}`).join(", ") })),
   "The audit log has nothing of it.");
