@@ -104,6 +104,14 @@ class Mosquitto:
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGHUP)
 
+    def add_user(self, username: str, password: str) -> None:
+        """Let one more user in; a running broker learns it at once (SIGHUP)."""
+        subprocess.run(
+            [_binary("mosquitto_passwd"), "-b", str(self.folder / "passwords"), username, password], check=True
+        )
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGHUP)
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -108,7 +108,7 @@ class FakeBoard:
 
     def say(self, channel: topics.Channel, body: Any) -> None:  # noqa: ANN401 - any body
         """Publish one message and wait for the broker; queued channels are numbered."""
-        numbered = channel not in ("availability", "state")
+        numbered = channel not in topics.MOMENTARY
         self._seq += numbered
         info = self._client.publish(
             topics.topic(self.fleet, self.board, channel),
