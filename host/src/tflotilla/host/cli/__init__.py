@@ -46,6 +46,7 @@ COMMANDS = {
     "controller": "controller",
     "status": "status",
     "watch": "watch",
+    "alarms": "alarms",
     "dashboard": "dashboard",
     "bridge": "bridge",
     "benchmark": "benchmark",

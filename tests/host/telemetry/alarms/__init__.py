@@ -1,0 +1,1 @@
+"""Rules, what they see, and what follows."""
