@@ -10,6 +10,7 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.host.dashboards.prometheus import said, serving
@@ -175,6 +176,13 @@ def test_words_that_boards_say_are_written_and_not_obeyed(fleet: said.Said) -> N
         }
 
     assert {"seven", 'x"} 1?# TYPE evil counter\\??[2Jlonglonglonglonglonglonglonglong…'} == named
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 200), ("GET", "/else", 404), ("POST", "/metrics", 405)]
+)
+def test_only_metrics_can_be_read(port: int, method: str, path: str, status: int) -> None:
+    assert status == httpx.request(method, f"http://127.0.0.1:{port}{path}").status_code
 
 
 def test_words_that_are_no_text_spoil_nothing(fleet: said.Said) -> None:

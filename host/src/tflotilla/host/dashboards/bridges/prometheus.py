@@ -9,33 +9,26 @@ What it does NOT do: ask who scrapes. Whoever reaches the address reads what boa
 
 from __future__ import annotations
 
+import gzip
 import socketserver
 import threading
 import wsgiref.simple_server
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import make_wsgi_app
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from tflotilla.host.dashboards.bridges import Option
-from tflotilla.host.dashboards.exposition.catalogue import CATALOGUE, Family
+from tflotilla.host.dashboards.exposition import text
 from tflotilla.host.dashboards.exposition.rendering import Scene, families
 from tflotilla.host.dashboards.exposition.sums import STAGES, Sums
 from tflotilla.shared.contract.errors import ConfigError, UsageError
 from tflotilla.shared.contract.messages import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tflotilla.host.dashboards.bridges import News, Publication, Setting
+    from tflotilla.host.dashboards.exposition.catalogue import Family
 
 HELP = """Serve what the fleet reports at /metrics, for Prometheus.
 
@@ -72,6 +65,8 @@ OPTIONS = (
 )
 #: A scrape that takes or sends nothing for that long is given up.
 _HANGING_S = 30.0
+#: Text of this kind gets hardly smaller by trying harder.
+_COMPRESSION = 1
 _LOOPBACK = ("127.", "::1", "localhost")
 _MOST_LABELS_EVER = 1000
 
@@ -107,9 +102,7 @@ class PrometheusBridge:
         self._since = 0.0
         # The step writes sums while scrapes read them.
         self._lock = threading.Lock()
-        registry = CollectorRegistry()
-        registry.register(_Families(self))
-        self._server = _serving(host, port, make_wsgi_app(registry))
+        self._server = _serving(host, port, _app(self.families))
         #: Where it listens, when `--listen` says port 0.
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name="prometheus", daemon=True)
@@ -155,51 +148,26 @@ class PrometheusBridge:
         self._thread.join()
 
 
-class _Families(Collector):
-    """Our families as prometheus-client takes them."""
+def _app(answer: Callable[[], list[Family]]) -> Any:  # noqa: ANN401 - a WSGI application
+    def app(environ: Mapping[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            start_response("405 Method Not Allowed", [("Allow", "GET, HEAD")])
+            return [b""]
+        if environ["PATH_INFO"] not in {"/", "/metrics"}:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"see /metrics\n"]
+        # The words of the two formats are prometheus-client's to know, and what Prometheus means by asking for them.
+        _, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        write = text.openmetrics if kind.startswith("application/openmetrics-text") else text.prometheus
+        body = write(answer()).encode()
+        headers = [("Content-Type", kind)]
+        if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
+            body = gzip.compress(body, compresslevel=_COMPRESSION)
+            headers.append(("Content-Encoding", "gzip"))
+        start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
-    def __init__(self, bridge: PrometheusBridge) -> None:
-        self._bridge = bridge
-
-    def describe(self) -> Iterator[Metric]:
-        return (_metric(Family(metric=metric)) for metric in CATALOGUE)
-
-    def collect(self) -> Iterator[Metric]:
-        return (_metric(family) for family in self._bridge.families())
-
-
-def _metric(family: Family) -> Metric:
-    name, meaning, labels = family.metric.name, family.metric.meaning, family.metric.labels
-    match family.metric.kind:
-        case "histogram":
-            histogram = HistogramMetricFamily(name, meaning, labels=labels)
-            for each in family.distributions:
-                histogram.add_metric(each.labels, _cumulative(each.bounds, each.counts), each.total)
-            return histogram
-        case "info":
-            info = InfoMetricFamily(name, meaning)
-            for figure in family.figures:
-                info.add_metric([], dict([*zip(labels, figure.labels, strict=True), *figure.more]))
-            return info
-        case "counter":
-            counter = CounterMetricFamily(name, meaning, labels=labels)
-            for figure in family.figures:
-                counter.add_metric(figure.labels, figure.value)
-            return counter
-        case "gauge":
-            gauge = GaugeMetricFamily(name, meaning, labels=labels)
-            for figure in family.figures:
-                gauge.add_metric(figure.labels, figure.value)
-            return gauge
-
-
-def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    buckets = []
-    sofar = 0
-    for bound, count in zip([*map(repr, bounds), "+Inf"], counts, strict=True):
-        sofar += count
-        buckets.append((bound, float(sofar)))
-    return buckets
+    return app
 
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
@@ -231,17 +199,17 @@ def _spoken(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
+def _address(given: str) -> tuple[str, int]:
+    host, colon, port = given.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) >= 1 << 16:
-        message = f"--listen {text}: give HOST:PORT, as {_LISTEN}"
+        message = f"--listen {given}: give HOST:PORT, as {_LISTEN}"
         raise UsageError(message)
     # Without a host it would be every address of this machine, which is to be asked for in words.
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _stages(text: str) -> frozenset[str]:
-    stages = frozenset(stage.strip() for stage in text.split(",") if stage.strip())
+def _stages(given: str) -> frozenset[str]:
+    stages = frozenset(stage.strip() for stage in given.split(",") if stage.strip())
     for stage in sorted(stages - {*STAGES}):
         message = f"--stages {stage}: no such stage; there are {', '.join(STAGES)}"
         raise UsageError(message)
@@ -249,8 +217,8 @@ def _stages(text: str) -> frozenset[str]:
 
 
 def _count(setting: Setting) -> int:
-    text = str(setting.options.get("top-labels", _MOST_LABELS))
-    if not (text.isascii() and text.isdigit()) or int(text) > _MOST_LABELS_EVER:
-        message = f"--top-labels {text}: give a number from 0 to {_MOST_LABELS_EVER}"
+    given = str(setting.options.get("top-labels", _MOST_LABELS))
+    if not (given.isascii() and given.isdigit()) or int(given) > _MOST_LABELS_EVER:
+        message = f"--top-labels {given}: give a number from 0 to {_MOST_LABELS_EVER}"
         raise UsageError(message)
-    return int(text)
+    return int(given)
