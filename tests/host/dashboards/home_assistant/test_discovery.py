@@ -90,6 +90,7 @@ def test_figures_expire_after_some_windows(window_s: float | None, expiry_s: int
 def test_what_is_not_known_of_a_device_is_left_out() -> None:
     assert discovery.config(Shown(fleet="barn", board="pi-1"))["device"] == {
         "identifiers": ["tflotilla_barn_pi-1"],
+        "connections": [],
         "name": "pi-1",
         "manufacturer": "tflotilla",
     }

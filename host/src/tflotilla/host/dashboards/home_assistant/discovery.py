@@ -102,6 +102,9 @@ def config(shown: Shown) -> dict[str, Any]:
     identity = device_id(fleet, board)
     device = {
         "identifiers": [identity],
+        # Home Assistant fills it in by itself; but while it loads a platform it may judge a device by half a schema,
+        # and then misses it (seen with 2024.12).
+        "connections": [],
         "name": board,
         "manufacturer": _ORIGIN,
         "model": shown.hardware,
