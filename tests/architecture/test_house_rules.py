@@ -35,6 +35,7 @@ DOORS = {
             for name in ("database", "schema", "statements", "folding", "retention", "history")
         ),
     },
+    "pyarrow": {"host/telemetry/store/exporting.py"},
     "starlette": {f"host/dashboards/web/{module}.py" for module in ("app", "server", "stream")},
     "uvicorn": {"host/dashboards/web/server.py"},
     "celery": {"host/rollouts/executors/celery.py"},

@@ -49,6 +49,8 @@ COMMANDS = {
     "alarms": "alarms",
     "dashboard": "dashboard",
     "bridge": "bridge",
+    "query": "query",
+    "export": "export",
     "benchmark": "benchmark",
     "tune": "tune",
     "rollback": "rollback",

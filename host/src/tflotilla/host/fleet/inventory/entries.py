@@ -50,6 +50,36 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """Where what boards report is kept, and for how long: days since it came, or since the span it sums up."""
+
+    #: `postgresql://user@host/database` where several collectors share it; its password stands in ~/.pgpass. Else a
+    #: file, relative to fleet.toml; without one, .tflotilla/telemetry.db.
+    store: str | None = None
+    #: Metrics and predictions as they came.
+    raw_days: float = 7.0
+    #: Deployments, benchmarks and events.
+    report_days: float = 365.0
+    minute_days: float = 30.0
+    hour_days: float = 365.0
+    #: None is for ever.
+    day_days: float | None = None
+    #: Of the file, when it is one: the oldest messages go first.
+    max_mib: float = 10240.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with what is allowed."""
+        for name in ("raw_days", "report_days", "minute_days", "hour_days", "day_days"):
+            days = getattr(self, name)
+            if days is not None and not 0.01 <= days <= 36500:  # noqa: PLR2004 - a quarter of an hour, a century
+                message = f"{name} must be 0.01..36500, not {days:g}"
+                raise ValueError(message)
+        if not self.max_mib >= 16:  # noqa: PLR2004 - less is only schema and log
+            message = f"max_mib must be at least 16, not {self.max_mib:g}"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoardEntry:
     """One board as fleet.toml has it. Port and user may also come from ~/.ssh/config, so None is "not said"."""
 

@@ -9,6 +9,8 @@
     allowed_signers = "allowed_signers" # instead, or with more signers
     [rollouts]                          # who does the pushes, and who remembers; see RolloutConfig
     forks = 20
+    [telemetry]                         # where reports are kept, and for how long; see TelemetryConfig
+    raw_days = 7
     [agent.inference]                   # parts of agent.toml for every board; also agent.source, agent.reporting
     [boards.pi-7]
     host = "192.168.1.7"                # or a Host of ~/.ssh/config
@@ -43,7 +45,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.fleet.inventory import contacts, groups, state_files, toml_text
-from tflotilla.host.fleet.inventory.entries import BoardEntry, GroupEntry, Install, RolloutConfig, SigningConfig
+from tflotilla.host.fleet.inventory.entries import (
+    BoardEntry,
+    GroupEntry,
+    Install,
+    RolloutConfig,
+    SigningConfig,
+    TelemetryConfig,
+)
 from tflotilla.host.fleet.lines import pins
 from tflotilla.host.fleet.selection import selectors
 from tflotilla.shared.contract import codec, layout
@@ -58,7 +67,16 @@ if TYPE_CHECKING:
 
     from tflotilla.shared.contract.session import Hello
 
-__all__ = ["BoardEntry", "Fleet", "GroupEntry", "Install", "RolloutConfig", "SigningConfig", "locate"]
+__all__ = [
+    "BoardEntry",
+    "Fleet",
+    "GroupEntry",
+    "Install",
+    "RolloutConfig",
+    "SigningConfig",
+    "TelemetryConfig",
+    "locate",
+]
 
 VARIABLE = "TFLOTILLA_FLEET"
 DEFAULT_PATH = "fleet.toml"
@@ -80,6 +98,7 @@ class _Document:
     mqtt: MqttConfig | None = None
     signing: SigningConfig = field(default_factory=SigningConfig)
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     agent: Mapping[str, Any] = field(default_factory=dict)
     inventory: InventoryConfig = field(default_factory=InventoryConfig)
     groups: Mapping[str, GroupEntry] = field(default_factory=dict)
@@ -108,6 +127,7 @@ class Fleet:
     groups: Mapping[str, tuple[str, ...]]
     #: Boards that stand in the Ansible inventory alone, not in the file.
     elsewhere: frozenset[str] = frozenset()
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 
     @classmethod
     def load(cls, path: Path | None = None) -> Fleet:
@@ -151,6 +171,7 @@ class Fleet:
             boards=document.boards,
             groups=belongs,
             elsewhere=elsewhere,
+            telemetry=document.telemetry,
         )
         seen: set[str] = set()
         for name, entry in fleet.boards.items():

@@ -211,8 +211,13 @@ class Sums:
             self._add_buckets((stage, error), zeros, list(buckets), list(buckets.values()))
 
     def merge_packed(self, packed: bytes) -> None:
-        """Add sums as `pack` wrote them."""
-        self.merge(Sums.unpack(packed))
+        """Add sums as `pack` wrote them. Raises ValueError for anything else."""
+        found = _UNPACKER.decode(packed)
+        other = Sums()
+        other.scalars, other.scores, other.labels = found.scalars, found.scores, found.labels
+        self.merge(other)
+        for stage, error, zeros, steps, counts in found.stages:
+            self._add_buckets((stage, error), zeros, list(itertools.accumulate(steps)), counts)
 
     def pack(self) -> bytes:
         """Write it as bytes; equal sums give equal bytes."""
@@ -227,12 +232,8 @@ class Sums:
     @classmethod
     def unpack(cls, packed: bytes) -> Sums:
         """Read what `pack` wrote. Raises ValueError for anything else."""
-        found = _UNPACKER.decode(packed)
         sums = cls()
-        sums.scalars, sums.scores, sums.labels = found.scalars, found.scores, found.labels
-        for stage, error, zeros, steps, counts in found.stages:
-            sums._buckets[stage, error] = dict(zip(itertools.accumulate(steps), counts, strict=True))
-            sums._zeros[stage, error] = zeros
+        sums.merge_packed(packed)
         return sums
 
     @property
