@@ -284,6 +284,11 @@ class FleetNow:
         return self._clock()
 
     @property
+    def connected(self) -> bool:
+        """Whether we listen now."""
+        return self._source[0]
+
+    @property
     def garbage(self) -> int:
         """How many payloads could not be understood."""
         return self._live.garbage

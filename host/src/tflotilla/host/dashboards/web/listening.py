@@ -30,6 +30,7 @@ _TICK_S = 0.25
 _AGAIN_S = 3.0
 _PATIENCE_S = 10.0
 _MOST_WAITING = 100
+_AWAY = "the MQTT broker is away; nothing was asked"
 
 
 class Ear:
@@ -61,6 +62,8 @@ class Ear:
 
     async def benchmark(self, board: str) -> str:
         """Ask a board to measure what it serves; return the request's id. Raises BrokerError."""
+        if not self._now.connected:
+            raise BrokerError(_AWAY)
         request = f"dashboard-{secrets.token_hex(6)}"
         said = messages.Message(
             board=board, boot="host", seq=0, time=self._now.time(), bundle=None, body=BenchmarkRequest(request=request)
@@ -69,11 +72,11 @@ class Ear:
         try:
             self._outgoing.put_nowait((topics.command(self._now.fleet, board, "benchmark"), said.to_bytes(), done))
         except queue.Full as error:
-            raise BrokerError("the MQTT broker is away; nothing was asked") from error
+            raise BrokerError(_AWAY) from error
         try:
             await asyncio.wait_for(asyncio.wrap_future(done), timeout=_PATIENCE_S)
         except TimeoutError as error:
-            raise BrokerError("the MQTT broker is away; nothing was asked") from error
+            raise BrokerError(_AWAY) from error
         return request
 
     def _run(self) -> None:
