@@ -178,13 +178,15 @@ class Listener:
             self.received.append((topic, payload, retained))
 
     def messages(self, channel: topics.Channel | None = None) -> list[messages.Message[Any]]:
-        """Return the parsed messages of one channel, or of all that boards say."""
+        """Return the parsed messages of one channel, or of all; empty ones only end what was retained."""
         with self._lock:
             seen = list(self.received)
         found = []
         for topic, payload, _ in seen:
             address = topics.parse(topic)
             if address is None or address.channel.startswith("command/") or channel not in (None, address.channel):
+                continue
+            if not payload:
                 continue
             found.append(messages.parse(topic, payload)[1])
         return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tflotilla.device import window
 from tflotilla.device.window import STAGES, Window
+from tflotilla.shared import sketches
 from tflotilla.shared.contract import codec
-from tflotilla.shared.contract.messages import Candidate, Metrics, Prediction, Predictions
+from tflotilla.shared.contract.messages import Candidate, LabelCount, Metrics, Prediction, Predictions
 
 _TOP = (Candidate(label="seven", index=7, score=0.996094), Candidate(label="one", index=1, score=0.0))
 _TAKEN = (1, 20, 300, 4000, 4321)
@@ -73,6 +76,69 @@ def test_scores_of_the_winners_are_counted_in_tenths() -> None:
     metrics = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None))
 
     assert metrics.scores == (2, 1, 0, 0, 0, 2, 0, 0, 1, 2)
+
+
+def test_every_stage_has_a_sketch_of_its_latencies() -> None:
+    one, taken = Window(with_results=False), []
+    for number in range(500):
+        taken.append((number, 0, 2 * number, 7, 3 * number + 7))
+        one.add("x", 1.0, taken[-1], _TOP)
+
+    metrics = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None))
+
+    columns = np.array(taken).T
+    assert {stage: latency.sketch for stage, latency in metrics.stages.items()} == {
+        stage: sketches.of(column) for stage, column in zip(STAGES, columns, strict=True)
+    }
+
+
+def test_labels_have_the_deviation_of_their_scores() -> None:
+    one = Window(with_results=False)
+    for score in (0.5, 0.75, 1.0):
+        one.add("x", 1.0, _TAKEN, (Candidate(label="a", index=0, score=score),))
+
+    metrics = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None))
+
+    assert metrics.labels == (LabelCount(label="a", count=3, mean_score=0.75, std_score=0.204124),)
+
+
+def test_winners_below_the_bound_are_counted_however_their_scores_are_meant() -> None:
+    one = Window(with_results=False, low_confidence_below=0.6)
+    for score in (0.1, 0.599999, 0.6, 0.9, -3.0, 12.0):
+        one.add("x", 1.0, _TAKEN, (Candidate(label="a", index=0, score=score),))
+    one.add("nothing found", 1.0, _TAKEN, ())
+
+    metrics = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None, throttled=True))
+
+    assert (metrics.low_confidence, metrics.throttled) == (3, True)
+
+
+@pytest.mark.parametrize("with_results", [True, False])
+def test_a_sample_of_the_answers_comes_with_the_metrics(*, with_results: bool) -> None:
+    one = Window(with_results=with_results, sample=3, uniform=random.Random(5).random)  # noqa: S311 - the same each time
+    for number in range(200):
+        one.add(f"{number}", float(number), (*_TAKEN[:4], number), _TOP)
+
+    sample = _read(Metrics, one.metrics(window_ns=1, dropped=0, rss_bytes=1, temperature_c=None)).sample
+
+    assert len(sample) == 3
+    assert [int(result.item) for result in sample] == [int(result.time) for result in sample]
+    assert sorted(sample, key=lambda result: result.time) == list(sample)
+    assert all(
+        dict(result.stages_ns) == dict(zip(STAGES, (*_TAKEN[:4], int(result.time)), strict=True)) for result in sample
+    )
+    assert all(result.top == _TOP for result in sample)
+
+
+def test_a_window_says_little_when_little_happened() -> None:
+    """Ten inferences, as a camera makes them in a second: what is told of them fits into two packets."""
+    one = Window(with_results=False)
+    for number in range(10):
+        one.add("x", 1.0, tuple(stage + 997 * number for stage in (210_000, 29_836, 36_407, 5_410, 281_653)), _TOP)  # type: ignore[arg-type]
+
+    body = one.metrics(window_ns=1_000_201_332, dropped=0, rss_bytes=54_480_896, temperature_c=48.7)
+
+    assert len(body) < 1800
 
 
 def test_an_empty_window_has_no_latencies() -> None:

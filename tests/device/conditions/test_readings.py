@@ -200,6 +200,47 @@ def test_only_what_slows_the_processor_down_is_cooling(
     assert expected == readings.read(tmp_path, at_s=0.0).cooling
 
 
+@pytest.mark.parametrize(
+    ("board", "expected"),
+    [("pi3", True), ("pi4", False), ("pi5", None), ("rock5", True), ("laptop", False)],
+)
+def test_a_board_is_slowed_down_or_not(*, board: str, expected: bool | None, tmp_path: Path) -> None:
+    """A Pi 3 that is throttled now, a Pi 5 that only a program could ask, a Rock 5 whose kernel cools it."""
+    assert expected is readings.Sensors(copy(board, tmp_path)).slowed_down()
+
+
+@pytest.mark.parametrize(
+    ("bits", "cooling", "expected"),
+    [
+        (None, None, None),
+        ("0", None, False),
+        ("1", None, True),
+        ("8", None, True),
+        ("f0000", None, False),
+        ("50005", None, True),
+        (None, "0", False),
+        (None, "2", True),
+        ("0", "1", True),
+        ("garbage", "-1", False),
+        ("garbage", None, None),
+    ],
+)
+def test_firmware_and_kernel_say_whether_a_board_is_slowed_down(
+    *, bits: str | None, cooling: str | None, expected: bool | None, tmp_path: Path
+) -> None:
+    firmware = tmp_path / "sys/devices/platform/soc/soc:firmware"
+    device = tmp_path / "sys/class/thermal/cooling_device0"
+    for folder in (firmware, device):
+        folder.mkdir(parents=True)
+    if bits is not None:
+        (firmware / "get_throttled").write_text(f"{bits}\n")
+    if cooling is not None:
+        (device / "type").write_text("thermal-cpufreq-0\n")
+        (device / "cur_state").write_text(f"{cooling}\n")
+
+    assert expected is readings.Sensors(tmp_path).slowed_down()
+
+
 def test_a_sensor_that_comes_late_is_read_by_the_next_who_looks_for_it(tmp_path: Path) -> None:
     root = copy("pi4", tmp_path)
     shutil.move(root / "sys/class/thermal", tmp_path / "aside")
