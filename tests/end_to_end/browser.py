@@ -40,6 +40,8 @@ _OPTIONS = (
     "--remote-debugging-pipe",
 )
 
+#: A window that is narrower is a phone's.
+DESKTOP = 700
 #: Asked again and again by the page itself: what isn't there yet is no error.
 _UNTIL = """
 new Promise((found, late) => {
@@ -100,6 +102,11 @@ class Browser:
         answer = self._call("Runtime.evaluate", {"expression": expression, "returnByValue": True})
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def run(self, script: str) -> None:
+        """Run a script that gives nothing."""
+        answer = self._call("Runtime.evaluate", {"expression": script, "returnByValue": False})
+        assert "exceptionDetails" not in answer, answer
 
     def until(self, expression: str, *, patience_s: float = 30.0) -> Any:  # noqa: ANN401 - whatever it gives
         """Return the value of a JavaScript expression once it is true; fails after `patience_s`."""

@@ -19,7 +19,7 @@ const PAGES = {
 
 /** Read a hash. Returns {page, parameter, query}; page is null where there is none. */
 export function parse(hash) {
-  const [path, query = ""] = hash.replace(/^#/, "").split("?", 2);
+  const [, path, query = ""] = /^#?([^?]*)\??(.*)$/s.exec(hash);
   let parts;
   try {
     parts = path.split("/").filter(Boolean).map(decodeURIComponent);

@@ -206,7 +206,7 @@ class FleetPage {
       this._groups.set(value, group);
     }
     const hurting = members.filter((tile) => tile.why).length;
-    const word = value === OTHERS ? `no ${this._chosen.group}` : value;
+    const word = value === OTHERS ? `no ${this._chosen.group.replace(/^label:/, "")}` : value;
     setShown(group.title, this._chosen.group !== "");
     setText(group.title, `${word} · ${plural(members.length, "board")}${hurting ? ` · ${count(hurting)} hurting` : ""}`);
     setAttribute(group.list, "aria-label", this._chosen.group === "" ? "Boards" : word);
