@@ -256,8 +256,9 @@ def test_whatever_happens_nothing_is_acked_that_is_not_stored(seed: int) -> None
 def test_of_a_share_each_message_is_for_one_and_the_session_is_another() -> None:
     assert "$share/night/tflotilla/barn/+/metrics" in collecting.subscriptions(FLEET, "night")
     assert "tflotilla/barn/+/metrics" in collecting.subscriptions(FLEET)
-    assert "tflotilla-collector-barn-here" == collecting.client_id(FLEET, "here")
-    assert "tflotilla-collector-barn-night-here" == collecting.client_id(FLEET, "here", "night")
+    assert ["collector", "collector-here", "collector-share-night", "collector-share-night-here"] == [
+        collecting.role(name, share) for share in (None, "night") for name in (None, "here")
+    ]
 
 
 @dataclass(kw_only=True)
@@ -299,8 +300,8 @@ def test_what_is_dropped_in_here_is_said_with_its_number() -> None:
     assert ["3", "2"] == [line.split()[0] for line in told]
 
 
-def test_another_collector_of_the_same_name_ends_it() -> None:
-    with pytest.raises(BrokerError, match="--name"):
+def test_somebody_who_takes_the_session_ends_it() -> None:
+    with pytest.raises(BrokerError, match="took our session"):
         Losses(print).look(FakeConnection(taken_over=True))  # type: ignore[arg-type]
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "controller": "controller",
     "status": "status",
     "watch": "watch",
+    "collect": "collect",
     "alarms": "alarms",
     "dashboard": "dashboard",
     "bridge": "bridge",

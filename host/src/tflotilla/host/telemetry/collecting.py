@@ -54,9 +54,9 @@ def subscriptions(fleet: str, share: str | None = None) -> tuple[str, ...]:
     return tuple(f"{front}{topics.ROOT}/{fleet}/+/{channel}" for channel in CHANNELS)
 
 
-def client_id(fleet: str, name: str, share: str | None = None) -> str:
-    """Return the name of the session: another one with another share, whose subscriptions it would keep."""
-    return "-".join(("tflotilla-collector", fleet, *(() if share is None else (share,)), name))
+def role(name: str | None, share: str | None) -> str:
+    """Return what tells sessions apart: another one with another share, whose subscriptions it would keep."""
+    return "-".join(("collector", *(() if share is None else ("share", share)), *(() if name is None else (name,))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +267,9 @@ class Losses:
     def look(self, broker: Connection) -> None:
         """Look at a connection. Raises BrokerError when somebody else has our session."""
         if broker.taken_over:
-            message = "another collector of the same name took the session; give one of them another --name"
+            message = (
+                "somebody else took our session at the MQTT broker: was .tflotilla/*.session copied with fleet.toml?"
+            )
             raise BrokerError(message)
         if broker.problem is not None and self._problem is None:
             self._tell(f"{broker.problem}; trying again")
