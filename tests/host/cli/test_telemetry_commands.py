@@ -77,26 +77,69 @@ def test_watch_prints_plain_lines_when_piped(fleet_file: Path, board: Callable[.
     assert "\x1b" not in result.stdout
 
 
-def test_watch_draws_a_table_on_a_terminal(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
+def on_a_terminal(board: FakeBoard, *arguments: str | Path, types: bytes = b"") -> tuple[str, int]:
+    """Run `watch` on a terminal of 24 lines; type once the board is drawn; return what was shown, and the exit code."""
     master, slave = pty.openpty()
     stop = threading.Event()
     shown = b""
-    with board("pi-1") as talking:
+    with board as talking:
         thread = talk_until(stop, talking)
-        command = [sys.executable, "-m", "tflotilla.host", "watch", "--fleet", str(fleet_file), "--for", "2"]
+        command = [sys.executable, "-m", "tflotilla.host", "watch", *map(str, arguments)]
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-        with subprocess.Popen(command, stdout=slave, stdin=subprocess.DEVNULL, env=environment):
+        with subprocess.Popen(command, stdout=slave, stdin=slave, env=environment) as process:
             os.close(slave)
             try:
                 while data := os.read(master, 65536):
                     shown += data
+                    if types and b"seven" in shown:
+                        os.write(master, types)
+                        types = b""
             except OSError:  # how Linux says that the other end of a terminal is gone
                 pass
         stop.set()
         thread.join()
     os.close(master)
-    assert "digits-1.0.0" in shown.decode()
-    assert "litert x2" in shown.decode()
+    return shown.decode(), process.returncode
+
+
+def test_watch_draws_a_table_on_a_terminal(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
+    shown, _ = on_a_terminal(board("pi-1"), "--fleet", fleet_file, "--for", "2")
+
+    assert "digits-1.0.0" in shown
+    assert "litert x2" in shown
+    # Boards that never spoke are there, too, and hurt more than one that works.
+    assert shown.index("pi-3") < shown.rindex("pi-1")
+
+
+def test_watch_obeys_keys_and_ends_when_asked(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
+    shown, code = on_a_terminal(board("pi-1"), "--fleet", fleet_file, "--sort", "p99", types=b"nq")
+
+    assert "by p99; " in shown
+    assert "by name; " in shown
+    assert 0 == code
+
+
+def test_watch_shows_only_the_boards_that_were_picked(fleet_file: Path, board: Callable[..., FakeBoard]) -> None:
+    shown, _ = on_a_terminal(board("pi-1"), "--fleet", fleet_file, "--for", "2", "--filter", "!pi-3")
+    piped = watched(board("pi-1"), "--fleet", fleet_file, "--for", "1", "--filter", "pi-3")
+
+    assert "pi-2" in shown
+    assert "pi-3" not in shown
+    assert (0, "") == (piped.returncode, piped.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--sort", "size"), "--sort 'size': expected one of hurt, name, p99"),
+        (("--filter", "pi-9"), "no board 'pi-9'; the fleet has pi-1, pi-2, pi-3"),
+    ],
+)
+def test_watch_refuses_what_it_cannot_show(arguments: tuple[str, ...], expected: str, fleet_file: Path) -> None:
+    result = tflotilla("watch", "--fleet", fleet_file, *arguments)
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert expected in result.stderr
 
 
 def test_watch_says_when_the_broker_is_down(fleet_file: Path, mosquitto: brokers.Mosquitto) -> None:

@@ -6,9 +6,14 @@ It does NOT read clocks or messages: whoever calls says what time it is and whic
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.pages.words import duration, printable
+from tflotilla.host.dashboards.looking import Looking, ranked
+from tflotilla.host.dashboards.web import tiles
+from tflotilla.host.pages.words import age, duration, printable
+from tflotilla.host.telemetry.fleet_view import FleetView
 from tflotilla.shared.contract.deployment import DeploymentState
 
 if TYPE_CHECKING:
@@ -16,61 +21,15 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from tflotilla.host.telemetry.fleet_view import BoardView, FleetView
     from tflotilla.shared.contract import messages
     from tflotilla.shared.contract.benchmark import BenchmarkReport
 
 _SHORT_RUNTIME = {"tflite-runtime": "tflite", "ai-edge-litert": "litert"}
 _NOTHING = "-"
-#: A board that is online and silent for that long is shown as silent.
-SILENT_S = 15.0
-
-
-def status(board: BoardView, now: float) -> str:
-    """Return one word for a board: what it says of itself, or that it stopped saying anything."""
-    if board.availability == "offline":
-        return "offline"
-    if board.deployment is not None and not board.deployment.state.final:
-        return board.deployment.state.value
-    if board.state is not None and board.state.worker == "failing":
-        return "failing"
-    if now - board.seen > SILENT_S:
-        return "silent"
-    return "online" if board.availability == "online" else "unknown"
-
-
-def _model(board: BoardView) -> str:
-    serving = None if board.state is None else board.state.serving
-    return _NOTHING if serving is None else f"{serving.name}-{serving.version}"
-
-
-def _runtime(board: BoardView) -> str:
-    if board.state is None or board.state.runtime is None:
-        return _NOTHING
-    name = board.state.runtime.name
-    return f"{_SHORT_RUNTIME.get(name, name)} x{board.state.num_threads}"
-
-
-def _latency(board: BoardView) -> tuple[str, str]:
-    total = None if board.metrics is None else board.metrics.stages.get("total")
-    if total is None or total.count == 0:
-        return _NOTHING, _NOTHING
-    return duration(total.p50_ns), duration(total.p99_ns)
-
-
-def _rate(board: BoardView) -> str:
-    rate = board.inferences_per_second
-    return _NOTHING if rate is None else f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"  # noqa: PLR2004 - three digits
-
-
-def _last(board: BoardView) -> str:
-    if not board.predictions or not board.predictions[0].top:
-        return _NOTHING
-    best = board.predictions[0].top[0]
-    return f"{printable(best.label, 9)} {best.score:.2f}"
-
-
-#: Title, justification and the most characters that are shown.
+_NS_PER_MS = 1e6
+#: Their figures are of the time when they were heard last.
+_STALE = frozenset({"offline", "silent"})
+#: Title, justification and the most characters that are shown; eighty columns hold the usual ones.
 _COLUMNS = (
     ("board", "left", 16),
     ("status", "left", 12),
@@ -79,41 +38,131 @@ _COLUMNS = (
     ("inf/s", "right", 6),
     ("p50", "right", 8),
     ("p99", "right", 8),
+    ("°C", "right", 4),
     ("last", "left", 14),
 )
+_STATUS = 1
 _COLOURS = {"online": "green", "offline": "red", "failing": "red", "silent": "yellow", "unknown": "yellow"}
+#: Lines that are no boards: the header, the footer, and the line on keys.
+_OTHER_LINES = 3
 
 
-def table(view: FleetView, *, now: float) -> RenderableType:
-    """Return the fleet as a table of rich, with a footer of what was lost or not understood."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What there is to be drawn, and when."""
+
+    view: FleetView
+    #: Boards of fleet.toml with their labels, those that never spoke among them; shown are these and what else speaks.
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    #: Show those of `labels` alone.
+    only_known: bool = False
+    now: float
+    hearing_since: float = 0.0
+    #: Since when the broker is away; None while it is there.
+    deaf_since: float | None = None
+
+
+def tiles_of(scene: Scene) -> list[tiles.Tile]:
+    """Return every board of a scene as a tile, as the live page shows it; in the order of their names."""
+    moment = tiles.Moment(now=scene.now, hearing_since=scene.hearing_since, deaf_since=scene.deaf_since)
+    views = scene.view.boards
+    names = scene.labels.keys() if scene.only_known else scene.labels.keys() | views.keys()
+
+    def one(name: str, usual: Mapping[str, float]) -> tiles.Tile:
+        view = views.get(name)
+        serving = None if view is None or view.state is None else view.state.serving
+        return tiles.tile(
+            name,
+            scene.labels.get(name, {}),
+            view,
+            seen=None if view is None else view.seen,
+            moment=moment,
+            usual_p99_ms=None if serving is None else usual.get(serving.digest),
+        )
+
+    usual = tiles.usual(one(name, {}) for name in names)
+    return [one(name, usual) for name in sorted(names)]
+
+
+def board_count(scene: Scene) -> int:
+    """Return how many boards there are to be shown."""
+    return len(scene.labels) if scene.only_known else len(scene.labels.keys() | scene.view.boards.keys())
+
+
+def rows_of(height: int) -> int:
+    """Return how many boards fit into so many lines."""
+    return max(1, height - _OTHER_LINES)
+
+
+def table(scene: Scene, looking: Looking, *, rows: int | None = None, keys: bool = False) -> RenderableType:
+    """Return the fleet as a table of rich, the worst on top, with a footer of what was lost or not understood.
+
+    `rows` is how many boards fit, None for all; `keys` says whether there is a keyboard.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    # No lines and one space between columns: eight columns are much for eighty characters.
+    ordered = ranked(tiles_of(scene), looking)
+    rows = len(ordered) if rows is None else rows
+    first = looking.within(boards=len(ordered), rows=rows).first
+    # No lines and one space between columns: nine columns are much for eighty characters.
     drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
     for title, justify, _ in _COLUMNS:
         drawn.add_column(title, justify="right" if justify == "right" else "left", overflow="ellipsis", no_wrap=True)
-    for name in sorted(view.boards):
-        board = view.boards[name]
-        word = status(board, now)
-        cells = [name, word, _model(board), _runtime(board), _rate(board), *_latency(board), _last(board)]
-        styles = {1: _COLOURS.get(word, "cyan")}
+    for tile in ordered[first : first + rows]:
+        stale = tile["status"] in _STALE or scene.deaf_since is not None
         drawn.add_row(
             *(
-                Text(printable(cell, _COLUMNS[column][2]), style=styles.get(column, ""))
-                for column, cell in enumerate(cells)
+                Text(
+                    printable(cell, _COLUMNS[column][2]),
+                    style=_COLOURS.get(tile["status"], "cyan") if column == _STATUS else "dim" if stale else "",
+                )
+                for column, cell in enumerate(_cells(tile, scene, stale=stale))
             )
         )
-    return Group(drawn, Text(footer(view), style="dim"))
+    shown = "" if rows >= len(ordered) else f", boards {first + 1} to {min(first + rows, len(ordered))}"
+    order = f"by {looking.sort}{' reversed' if looking.reverse else ''}{shown}"
+    hint = "; h n p m i t l s sort, r reverse, j k scroll, q quit" if keys else ""
+    return Group(
+        drawn,
+        Text(footer(scene), style="dim", no_wrap=True, overflow="ellipsis"),
+        Text(f"{order}{hint}", style="dim", no_wrap=True),
+    )
 
 
-def footer(view: FleetView) -> str:
+def _cells(tile: tiles.Tile, scene: Scene, *, stale: bool) -> list[str]:
+    runtime = (tile["runtime"] or "").split(" ")[0]
+    rate, heat = tile["rate"], tile["temperature_c"]
+    return [
+        tile["board"],
+        tile["status"],
+        tile["model"] or _NOTHING,
+        f"{_SHORT_RUNTIME.get(runtime, runtime)} x{tile['threads']}" if runtime else _NOTHING,
+        _NOTHING if rate is None else f"{rate:.1f}" if rate < 100 else f"{rate:.0f}",  # noqa: PLR2004 - three digits
+        _NOTHING if tile["p50_ms"] is None else duration(tile["p50_ms"] * _NS_PER_MS),
+        _NOTHING if tile["p99_ms"] is None else duration(tile["p99_ms"] * _NS_PER_MS),
+        (_NOTHING if heat is None else f"{heat:.0f}") + ("!" if tile["throttled"] else ""),
+        _last(tile, scene, stale=stale),
+    ]
+
+
+def _last(tile: tiles.Tile, scene: Scene, *, stale: bool) -> str:
+    """Return the last answer; where figures are old, how old they are."""
+    if stale and tile["seen"] is not None:
+        return f"{age(scene.now - tile['seen'])} ago"
+    if tile["top"] is None or tile["top"]["score"] is None:
+        return _NOTHING
+    return f"{printable(tile['top']['label'], 9)} {tile['top']['score']:.2f}"
+
+
+def footer(scene: Scene) -> str:
     """Return one line: how much arrived, and how much of it was wrong."""
-    boards = view.boards.values()
+    view = scene.view
+    boards = [board for name, board in view.boards.items() if not scene.only_known or name in scene.labels]
     online = sum(1 for board in boards if board.availability == "online")
     parts = [
-        f"{online} of {len(boards)} boards online" if boards else "no board said anything yet",
+        f"{online} of {board_count(scene)} boards online" if boards else "no board said anything yet",
         f"{sum(board.inferences for board in boards)} inferences",
         f"{sum(board.messages for board in boards)} messages",
     ]
@@ -124,6 +173,8 @@ def footer(view: FleetView) -> str:
         "foreign": view.foreign,
     }
     parts += [f"{count} {what}" for what, count in wrong.items() if count]
+    if scene.deaf_since is not None:
+        parts.insert(0, f"the broker is away for {age(scene.now - scene.deaf_since)}: all of this is old")
     return ", ".join(parts)
 
 

@@ -13,6 +13,14 @@ def duration(nanoseconds: float) -> str:
     raise AssertionError
 
 
+def age(seconds: float) -> str:
+    """Write how long something took or is ago, to the unit that matters: `40 s`, `12 min`, `3 h`, `5 d`."""
+    for unit, scale, enough in (("s", 1.0, 120.0), ("min", 60.0, 120.0), ("h", 3600.0, 48.0)):
+        if seconds / scale < enough:
+            return f"{max(0.0, seconds) / scale:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
 def printable(text: str, width: int = 40) -> str:
     """Show foreign words without obeying them: control characters become `?`, long ones end in an ellipsis."""
     safe = "".join(character if character.isprintable() else "?" for character in text)

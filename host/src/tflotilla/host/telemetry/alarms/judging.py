@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tflotilla.host.pages.words import duration, printable
+from tflotilla.host.pages.words import age, duration, printable
 from tflotilla.host.telemetry import drift, presence
 from tflotilla.host.telemetry.alarms import rules
 from tflotilla.shared import sketches
@@ -55,7 +55,7 @@ def judge(condition: Condition, view: BoardView | None, lately: Lately | None, l
     if view.availability == "offline":
         return _unknown("it is off")
     if presence.is_silent(view, listening):
-        return _unknown(f"silent for {_age(presence.silence_s(view, listening))}")
+        return _unknown(f"silent for {age(presence.silence_s(view, listening))}")
     return _of_a_board_that_speaks(condition, view, lately)
 
 
@@ -98,7 +98,7 @@ def _offline(condition: rules.Offline, view: BoardView | None, listening: Listen
         return Sight(broken=True, figure="offline")
     silence = presence.silence_s(view, listening)
     if presence.is_silent(view, listening, after_s=condition.silent_after_s):
-        return Sight(broken=True, figure=f"silent for {_age(silence)}")
+        return Sight(broken=True, figure=f"silent for {age(silence)}")
     return Sight(broken=False, figure="online" if view.availability == "online" else "heard")
 
 
@@ -182,11 +182,3 @@ def _counts(
         return reference.labels, {label: max(0, count) for label, (count, _) in lately.totals.labels.items()}
     before, after = reference.scores, lately.totals.scores
     return {str(tenth): n for tenth, n in enumerate(before)}, {str(tenth): max(0, n) for tenth, n in enumerate(after)}
-
-
-def _age(seconds: float) -> str:
-    """Write a time as people say it: `40 s`, `12 min`, `3 h`."""
-    for unit, scale in (("s", 1.0), ("min", 60.0), ("h", 3600.0)):
-        if seconds < 120 * scale or unit == "h":
-            return f"{seconds / scale:.0f} {unit}"
-    raise AssertionError
