@@ -88,8 +88,10 @@ class Will:
 class _Inbox:
     """What arrived and was not taken yet; filled by paho's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = _MOST_WAITING, most_bytes: int = _MOST_WAITING_BYTES) -> None:
         self.arrived = threading.Condition()
+        self._most = most
+        self._most_bytes = most_bytes
         self.dropped = 0
         self._waiting: deque[Received] = deque()
         self._bytes = 0
@@ -104,7 +106,7 @@ class _Inbox:
         with self.arrived:
             self._waiting.extend(received)
             self._bytes += sum(len(each.payload) for each in received)
-            while len(self._waiting) > _MOST_WAITING or self._bytes > _MOST_WAITING_BYTES:
+            while len(self._waiting) > self._most or self._bytes > self._most_bytes:
                 self._bytes -= len(self._waiting.popleft().payload)
                 self.dropped += 1
             self.arrived.notify_all()
