@@ -1,8 +1,8 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion, evaluation, parity, tuning, scale and push, all by default. The exit code is 1 when a promise is broken: on
-a busy machine try again before believing it.
+conversion, evaluation, parity, tuning, scale, push and dashboard, all by default. The exit code is 1 when a promise is
+broken: on a busy machine try again before believing it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from tests.benchmarks import (
     busy,
     conversion,
+    dashboard,
     evaluation,
     memory,
     models,
@@ -32,7 +33,10 @@ from tests.benchmarks import (
 )
 from tflotilla.device import facts
 
-PARTS = ("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale", "push")
+PARTS = (
+    *("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale", "push"),
+    "dashboard",
+)
 _VERDICT = {True: "kept", False: "BROKEN"}
 
 
@@ -75,6 +79,9 @@ def main() -> int:
             kept.append(verdict)
         if "push" in parts:
             document["push"], verdict = _push(folder / "push", options)
+            kept.append(verdict)
+        if "dashboard" in parts:
+            document["dashboard"], verdict = _dashboard(folder / "dashboard", options)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -365,6 +372,24 @@ def _push(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bo
         "again": {**asdict(again), "kept": again.kept},
     }
     return document, all(kept)
+
+
+def _dashboard(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    quiet = options.json
+    if shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+        _say("the page: skipped, no mosquitto on this machine", quiet=quiet)
+        return {}, True
+    _say(f"the fleet's page with {dashboard.BOARDS} boards that report every second, in a real Chromium", quiet=quiet)
+    _row("boards", "server", "its CPU", "paint", "age p50", "age p99", "idle", "promise", quiet=quiet)
+    busy.wait_for_quiet(options.patience)
+    found = dashboard.measure(folder)
+    limits = f"< {dashboard.LIMIT_MIB:g} MiB, < {dashboard.LIMIT_PAINT_S:g} s, ≤ {dashboard.LIMIT_AGE_S:g} s, > 50 %"
+    verdict = f"not judged, {found.others}" if found.kept is None else f"{_VERDICT[found.kept]} ({limits})"
+    seconds = (found.paint_s, found.age_p50_s, found.age_p99_s)
+    times = ["no browser" if each is None else f"{each:.2f} s" for each in seconds]
+    idle = "" if found.idle is None else f"{found.idle:.0%}"
+    _row(str(found.boards), f"{found.rss_mib:.0f} MiB", f"{found.cpu_share:.0%}", *times, idle, verdict, quiet=quiet)
+    return {**asdict(found), "kept": found.kept}, found.kept is not False
 
 
 def _say(text: str, *, quiet: bool) -> None:

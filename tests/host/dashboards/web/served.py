@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from tests.host.dashboards.web import feed
 from tflotilla.host.dashboards.web import access, app, server
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
     from pathlib import Path
 

@@ -8,7 +8,7 @@ Unknown is null, never 0. Times are Unix seconds. Errors are `{"error": line}` w
 `GET /api/stream[?board=NAME]`, server-sent events:
     `fleet`     all of `/api/fleet`: first, and again whenever the browser was too slow to be told one by one; whoever
                 shows a board then asks for it anew
-    `tiles`     `{"now","tiles":[only changed ones],"gone":[names],"garbage":n}`, once a second to every two
+    `tiles`     `{"now","tiles":[only changed ones],"gone":[names],"garbage":n}`, twice a second to every two
     `rollouts`  `{"rollouts":[RolloutRow],"problem":str|null}` on change
     `source`    `{"connected":bool,"reason":str|null}` on change
     `board`     with `?board=`, at most 4 a second: `{"points":[Point],"predictions":[Prediction],"thumbnail":…|null,
