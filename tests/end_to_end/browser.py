@@ -145,9 +145,9 @@ class Browser:
         metrics = self._call("Performance.getMetrics")["metrics"]
         return {each["name"]: each["value"] for each in metrics}
 
-    def screenshot(self) -> bytes:
-        """Return the whole page as a PNG."""
-        answer = self._call("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+    def screenshot(self, *, whole: bool = True) -> bytes:
+        """Return the page as a PNG: all of it, or what is in the window."""
+        answer = self._call("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole})
         return base64.b64decode(answer["data"])
 
     def complaints(self) -> list[str]:

@@ -136,9 +136,12 @@ class Eyes:
         self.tab = tab
         self._address = address
 
-    def open(self, route: str = "#/", *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> None:
+    def open(
+        self, route: str = "#/", *, width: int = 1280, height: int = 844, scheme: Literal["light", "dark"] = "light"
+    ) -> None:
         """Load the page at a route, into a desktop's window or a phone, and wait until the fleet is there."""
-        self.tab.show(f"{self._address}{route}", width=width, scheme=scheme, mobile=width < browser.DESKTOP)
+        mobile = width < browser.DESKTOP
+        self.tab.show(f"{self._address}{route}", width=width, height=height, scheme=scheme, mobile=mobile)
         self.tab.until("document.getElementById('link').dataset.state !== 'waiting'")
         self.tab.until("document.querySelector('main > .page')")
 

@@ -167,7 +167,7 @@ class Conductor:
                 if number + 1 == len(found.plan.waves):
                     self._append(events.Finished())
             return
-        left = [board for board in wave.boards if found.boards[board].phase is BoardPhase.WAITING]
+        left = [board for board in wave.boards if found.boards[board].phase in (BoardPhase.WAITING, BoardPhase.QUEUED)]
         if left:
             for event in served(left[0]):
                 self._append(event)
