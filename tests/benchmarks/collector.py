@@ -43,9 +43,10 @@ FLEET = "bench"
 BOARDS = 10_000
 SECONDS = 60.0
 LIMIT_S = 1.0
-#: Of the collector's memory from the tenth second to the last.
-MOST_GROWTH = 0.15
+#: Of the collector's memory: the most of the second half over the most of the first, from the tenth second on.
+MOST_GROWTH = 0.1
 _WARM_S = 10.0
+_SAMPLED_S = 0.5
 _CONNECTIONS = 20
 _TICKS_PER_SECOND = 100
 _INFERENCES = 10
@@ -74,8 +75,8 @@ class Collected:
     here_p99_s: float
     #: Of one core, over the time that was measured.
     cpu_share: float
-    rss_warm_mib: float
-    rss_end_mib: float
+    #: The most of the first and of the second half.
+    rss_mib: tuple[float, ...]
     #: How long after the last report everything was stored.
     behind_s: float
     #: Windows that were summed up meanwhile.
@@ -84,7 +85,7 @@ class Collected:
     @property
     def kept(self) -> bool:
         """Whether all of it was stored in time, in flat memory."""
-        flat = self.rss_end_mib <= self.rss_warm_mib * (1 + MOST_GROWTH)
+        flat = self.rss_mib[1] <= self.rss_mib[0] * (1 + MOST_GROWTH)
         return self.stored == self.sent and self.dropped == 0 and self.lag_p99_s < LIMIT_S and flat
 
 
@@ -111,11 +112,12 @@ def _measure(folder: Path, core: int, *, boards: int, seconds: float) -> Collect
             assert "ready" in collector.stdout.readline()
             load = [*role, "generate", "--boards", str(boards), "--seconds", str(seconds)]
             with subprocess.Popen(load, stdout=subprocess.PIPE, text=True) as generator:
-                time.sleep(min(_WARM_S, seconds / 2))
-                warm = _rss(collector.pid)
-                said, _ = generator.communicate(timeout=seconds + 60)
-            sent = json.loads(said)
-            end = _rss(collector.pid)
+                began, memory = time.monotonic(), []
+                while generator.poll() is None:
+                    memory.append((time.monotonic() - began, _rss(collector.pid)))
+                    time.sleep(_SAMPLED_S)
+                assert generator.stdout is not None
+                sent = json.loads(generator.stdout.read())
             collector.send_signal(signal.SIGTERM)
             found = json.loads(collector.communicate(timeout=60)[0])
         finally:
@@ -124,8 +126,10 @@ def _measure(folder: Path, core: int, *, boards: int, seconds: float) -> Collect
     return Collected(
         boards=boards,
         seconds=seconds,
-        rss_warm_mib=warm / MIB,
-        rss_end_mib=end / MIB,
+        rss_mib=tuple(
+            round(max((size for at, size in memory if first <= at < last), default=0) / MIB, 1)
+            for first, last in ((_WARM_S, seconds / 2 + _WARM_S / 2), (seconds / 2 + _WARM_S / 2, seconds + _WARM_S))
+        ),
         behind_s=max(0.0, found.pop("last_at") - sent.pop("last_at")),
         **found,
         **sent,
@@ -275,7 +279,7 @@ def collect(port: int, folder: Path) -> dict[str, Any]:
     """Be the collector, as `tflotilla collect` is it, until SIGTERM."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
-    session = mqtt.Session(client_id=collecting.client_id(FLEET, "bench"), expiry_s=60)
+    session = mqtt.Session(client_id="bench-collector", expiry_s=60)
     week_s = 7 * 86400.0
     opened = database.open_store(str(folder / "telemetry.db"), retention=Retention(raw_s=week_s))
     store = _Timed(opened)

@@ -64,7 +64,7 @@ def _bodies(channel: str) -> msgspec.json.Decoder[Any]:
 def envelope(topic: str, payload: bytes) -> tuple[topics.Address, Envelope] | None:
     """Return where a message belongs, who says it and its number; None for what is no message of the contract.
 
-    The body is JSON, of numbers that fit into 64 bits; whether it is what the channel promises is not looked at.
+    The body is JSON; whether it is what the channel promises is not looked at.
     """
     where = address(topic)
     if where is None or len(payload) > MOST_PAYLOAD_BYTES:
@@ -78,7 +78,6 @@ def envelope(topic: str, payload: bytes) -> tuple[topics.Address, Envelope] | No
         or not 0 <= found.seq <= _GREATEST_SEQ
         or not 0 < len(found.boot) <= _LONGEST_BOOT
         or not found.boot.isprintable()
-        or not _within_64_bits(payload)
     ):
         return None
     return where, found
@@ -87,7 +86,7 @@ def envelope(topic: str, payload: bytes) -> tuple[topics.Address, Envelope] | No
 def understood(topic: str, payload: bytes) -> messages.Message[Any] | None:
     """Return the parsed message, None for garbage; never raises."""
     found = envelope(topic, payload)
-    if found is None:
+    if found is None or not _within_64_bits(payload):
         return None
     where, around = found
     try:

@@ -147,6 +147,9 @@ def _step(store: DatabaseStore, level: Level, now: float, stop: Callable[[], boo
             if begins <= row[5] < ends and not is_late:
                 break
             rows.append(row[:5])
+            if len(rows) % _FETCHED_ROWS == 0 and stop():
+                rows.clear()
+                break
     parts = summed(rows, level.source, level.span_s, stop=stop)
     if not parts:
         # Nothing is there, or it was stopped: then this step never was.
