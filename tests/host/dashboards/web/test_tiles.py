@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import facts_made
 from tests.facts_made import LITERT
 from tflotilla.host.dashboards.web import tiles
-from tflotilla.host.dashboards.web.tiles import Moment, Tile
 from tflotilla.host.telemetry.fleet_view import BoardView
+from tflotilla.host.telemetry.presence import Listening
 from tflotilla.shared.contract.board import ServedBundle
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.messages import (
@@ -24,8 +24,11 @@ from tflotilla.shared.contract.messages import (
     State,
 )
 
+if TYPE_CHECKING:
+    from tflotilla.host.dashboards.web.tiles import Tile
+
 NOW = 10_000.0
-MOMENT = Moment(now=NOW, hearing_since=NOW - 3600)
+LISTENING = Listening(since=NOW - 3600, now=NOW)
 NO_DELEGATE = DelegateReport(requested=None, active=None)
 STATE = State(
     agent_version="0.4.0",
@@ -59,9 +62,16 @@ METRICS = Metrics(
 VIEW = BoardView(board="pi-1", seen=NOW, availability="online", state=STATE, metrics=METRICS)
 
 
-def drawn(view: BoardView | None = VIEW, *, seen: float | None = NOW, moment: Moment = MOMENT, **more: Any) -> Tile:  # noqa: ANN401
+def drawn(
+    view: BoardView | None = VIEW,
+    *,
+    seen: float | None = NOW,
+    listening: Listening = LISTENING,
+    **more: Any,  # noqa: ANN401
+) -> Tile:
     """Return a tile."""
-    return tiles.tile("pi-1", {"site": "lab"}, view, seen=seen, moment=moment, **more)
+    view = None if view is None or seen is None else dataclasses.replace(view, seen=seen)
+    return tiles.tile("pi-1", {"site": "lab"}, view, seen=seen, listening=listening, **more)
 
 
 def said(**changes: Any) -> BoardView:  # noqa: ANN401 - any field of Metrics
@@ -148,11 +158,11 @@ def test_a_board_without_a_model_says_its_state_every_half_minute_and_is_not_sil
 
 
 def test_nobody_is_called_silent_for_a_time_in_which_we_did_not_listen() -> None:
-    back = Moment(now=NOW, hearing_since=NOW - 5)
-    deaf = Moment(now=NOW, hearing_since=NOW - 3600, deaf_since=NOW - 500)
+    back = Listening(since=NOW - 5, now=NOW)
+    deaf = Listening(since=NOW - 3600, now=NOW - 500)
 
-    assert "online" == drawn(seen=NOW - 500, moment=back)["status"]
-    assert "online" == drawn(seen=NOW - 505, moment=deaf)["status"]
+    assert "online" == drawn(seen=NOW - 500, listening=back)["status"]
+    assert "online" == drawn(seen=NOW - 505, listening=deaf)["status"]
 
 
 def test_what_is_worst_comes_first() -> None:

@@ -14,6 +14,7 @@ from tflotilla.host.dashboards.looking import Looking, ranked
 from tflotilla.host.dashboards.web import tiles
 from tflotilla.host.pages.words import age, duration, printable
 from tflotilla.host.telemetry.fleet_view import FleetView
+from tflotilla.host.telemetry.presence import Listening
 from tflotilla.shared.contract.deployment import DeploymentState
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class Scene:
 
 def tiles_of(scene: Scene) -> list[tiles.Tile]:
     """Return every board of a scene as a tile, as the live page shows it; in the order of their names."""
-    moment = tiles.Moment(now=scene.now, hearing_since=scene.hearing_since, deaf_since=scene.deaf_since)
+    until = scene.now if scene.deaf_since is None else scene.deaf_since
+    listening = Listening(since=scene.hearing_since, now=until)
     views = scene.view.boards
     names = scene.labels.keys() if scene.only_known else scene.labels.keys() | views.keys()
 
@@ -76,7 +78,7 @@ def tiles_of(scene: Scene) -> list[tiles.Tile]:
             scene.labels.get(name, {}),
             view,
             seen=None if view is None else view.seen,
-            moment=moment,
+            listening=listening,
             usual_p99_ms=None if serving is None else usual.get(serving.digest),
         )
 

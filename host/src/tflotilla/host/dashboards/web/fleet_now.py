@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from tflotilla.host.dashboards.web import board_page, model_page, tiles
 from tflotilla.host.dashboards.web.series import Series
 from tflotilla.host.dashboards.web.tiles import Tile
+from tflotilla.host.telemetry import presence
 from tflotilla.host.telemetry.live import Live
+from tflotilla.host.telemetry.presence import Listening
 from tflotilla.host.telemetry.totals import Totals
-from tflotilla.shared.contract import messages, topics
+from tflotilla.shared.contract import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +37,8 @@ _MOST_NEWS = 50
 #: Bundles that are told apart, over the whole fleet.
 _MOST_BUNDLES = 64
 _MODELS_EVERY_S = 5.0
+#: A board's clock that says it was longer ago is wrong: it has none that survives a reboot, say.
+_OLDEST_S = 366 * 86400.0
 #: A thumbnail is 128 pixels wide.
 _MOST_THUMBNAIL_BYTES = 200_000
 
@@ -113,8 +117,9 @@ class FleetNow:
     def _take(self, message: Message[Any], received: Received) -> None:
         board = message.board
         # The broker keeps retained messages for days: when they came to us says nothing about the board.
-        at = min(received.at, message.time) if received.retained else received.at
-        self._seen[board] = max(self._seen.get(board, 0.0), at)
+        at = message.time if received.retained else received.at
+        if received.at - _OLDEST_S < at <= received.at:
+            self._seen[board] = max(self._seen.get(board, 0.0), at)
         self._dirty.add(board)
         news = self._news.get(board)
         match message.body:
@@ -165,7 +170,7 @@ class FleetNow:
     def changes(self) -> Changes:
         """Draw the tiles anew of boards that said something, or fell silent; return those that look otherwise."""
         with self._lock:
-            moment = self._moment()
+            listening = self._listening()
             views = dict(self._live.boards)
             seen = dict(self._seen)
             dirty, self._dirty = self._dirty, set()
@@ -175,7 +180,7 @@ class FleetNow:
             view = views.get(board)
             # Falling silent is the one thing that happens without a message.
             if view is not None and (shown["status"] == "silent") != (
-                shown["status"] in ("online", "unknown", "silent") and tiles.is_silent(view, seen.get(board), moment)
+                shown["status"] in ("online", "unknown", "silent") and presence.is_silent(view, listening)
             ):
                 dirty.add(board)
         usual = tiles.usual(self._tiles.values())
@@ -191,7 +196,7 @@ class FleetNow:
                 self._labels.get(board, {}),
                 view,
                 seen=seen.get(board),
-                moment=moment,
+                listening=listening,
                 usual_p99_ms=None if serving is None else usual.get(serving.digest),
                 known=known,
             )
@@ -303,10 +308,5 @@ class FleetNow:
             return card
         return self._cards.get(digest or "")
 
-    def _moment(self) -> tiles.Moment:
-        return tiles.Moment(now=self._clock(), hearing_since=self._hearing_since, deaf_since=self._deaf_since)
-
-
-def every_topic(fleet: str) -> tuple[str, ...]:
-    """Return what the page listens to."""
-    return topics.every_board(fleet)
+    def _listening(self) -> Listening:
+        return Listening(since=self._hearing_since, now=self._clock() if self._deaf_since is None else self._deaf_since)

@@ -1,7 +1,8 @@
 """What the page shows, kept together and in time: the fleet, its rollouts, its benchmarks, and who is told of changes.
 
 One asyncio loop. Four times a second those who look at a board are told what it said; twice a second everybody is told
-which tiles changed, so that what is shown is never older than a second. Nobody looking costs nothing: what is asked for is then brought up to date first.
+which tiles changed, so that what is shown is never older than a second. Nobody looking costs nothing: what is asked for
+is then brought up to date first.
 What it does NOT do: HTTP (`app`), MQTT (`listening`).
 """
 

@@ -1,31 +1,26 @@
 """One board as the fleet page shows it, and what hurts about it. Pure.
 
-    documents = tile("pi-7", labels, view, heard, moment=…, usual_p99_ms=…)
+    documents = tile("pi-7", labels, view, heard, listening=…, usual_p99_ms=…)
 
-Rules it keeps: what isn't known is None, never 0; figures are those of the last window; a board is called silent only
-for a time in which we listened.
+Rules it keeps: what isn't known is None, never 0; figures are those of the last window.
 What it does NOT do: order tiles (the browser does, by `hurt`), or look at a clock.
 """
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.dashboards.web.figures import finite, milliseconds
+from tflotilla.host.telemetry import presence
 from tflotilla.shared.contract.deployment import DeploymentState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tflotilla.host.telemetry.fleet_view import BoardView
+    from tflotilla.host.telemetry.presence import Listening
 
-#: Without a word for so many windows, and at least that long, a board whose model runs is silent.
-_WINDOWS_OF_SILENCE = 3
-_SILENT_S = 15.0
-#: One whose model doesn't run says its state every 30 seconds.
-_SILENT_IDLE_S = 75.0
 #: So many boards of one model are a crowd to be compared with.
 _CROWD = 3
 _SLOWER = 1.5
@@ -36,17 +31,7 @@ _UNDONE = frozenset({DeploymentState.ROLLED_BACK, DeploymentState.FAILED, Deploy
 Tile = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """When a tile is drawn (Unix seconds): `now`, and since and until when we listened without a break."""
-
-    now: float
-    hearing_since: float
-    #: None while we do.
-    deaf_since: float | None = None
-
-
-def status(view: BoardView | None, seen: float | None, moment: Moment) -> str:
+def status(view: BoardView | None, listening: Listening) -> str:
     """Return one word: what the board says of itself, or that it stopped saying anything."""
     if view is None:
         return "unknown"
@@ -56,23 +41,9 @@ def status(view: BoardView | None, seen: float | None, moment: Moment) -> str:
         return view.deployment.state.value
     if view.state is not None and view.state.worker == "failing":
         return "failing"
-    if is_silent(view, seen, moment):
+    if presence.is_silent(view, listening):
         return "silent"
     return "online" if view.availability == "online" else "unknown"
-
-
-def is_silent(view: BoardView, seen: float | None, moment: Moment) -> bool:
-    """Whether a board should have said something by now."""
-    until = moment.now if moment.deaf_since is None else moment.deaf_since
-    return until - max(seen or 0.0, moment.hearing_since) > patience_s(view)
-
-
-def patience_s(view: BoardView) -> float:
-    """Return how long a board may say nothing."""
-    runs = view.state is None or view.state.worker == "running"
-    if not runs or view.metrics is None:
-        return _SILENT_IDLE_S
-    return max(_SILENT_S, _WINDOWS_OF_SILENCE * view.metrics.window_s)
 
 
 def tile(
@@ -81,7 +52,7 @@ def tile(
     view: BoardView | None,
     *,
     seen: float | None,
-    moment: Moment,
+    listening: Listening,
     usual_p99_ms: float | None = None,
     known: bool = True,
 ) -> Tile:
@@ -89,7 +60,7 @@ def tile(
 
     `seen` is when it was last heard (Unix seconds of this machine); `known` is whether fleet.toml has it.
     """
-    word = status(view, seen, moment)
+    word = status(view, listening)
     document: Tile = {
         "board": board,
         "known": known,
