@@ -18,7 +18,8 @@ import sqlalchemy as sql
 
 from tflotilla.host.telemetry.store import folding, placing, retention, schema, statements, sums
 from tflotilla.host.telemetry.store.numbers import Numbers
-from tflotilla.host.telemetry.store.port import Arrival, Maintained, Outcome
+from tflotilla.host.telemetry.store.port import Arrival, Maintained, Outcome, UnavailableError
+from tflotilla.host.telemetry.store.reserve import Reserve
 from tflotilla.host.telemetry.store.retention import Retention
 from tflotilla.shared.contract.errors import InputError
 
@@ -74,6 +75,7 @@ class DatabaseStore:
         # SQLite has one writer, and who waits for it sleeps: threads of one process take turns here instead.
         self._turn = threading.Lock()
         self._folding = threading.Lock()
+        self._reserve = None if file is None else Reserve(file)
         self._us = secrets.token_hex(8)
         self._boards: dict[str, int] = {}
         self._bundles: dict[str, int] = {}
@@ -106,8 +108,22 @@ class DatabaseStore:
         """Sum up and forget, see `port.Store`."""
         if self.file is not None and not self.file.exists():
             return Maintained()
-        folded, more = folding.fold(self, now=now, stop=stop)
-        forgotten, more_to_forget = retention.forget(self, now=now, stop=stop)
+        if self._reserve is not None:
+            self._reserve.take()
+        folded, more, problem = 0, False, None
+        try:
+            folded, more = folding.fold(self, now=now, stop=stop)
+        except UnavailableError as error:
+            # Forgetting may be what makes room for it.
+            problem = error
+        try:
+            forgotten, more_to_forget = retention.forget(self, now=now, stop=stop)
+        except UnavailableError:
+            if self._reserve is None or not self._reserve.give():
+                raise
+            forgotten, more_to_forget = retention.forget(self, now=now, stop=stop)
+        if problem is not None and not forgotten:
+            raise problem
         return Maintained(folded=folded, forgotten=forgotten, more=more or more_to_forget)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ DAY_S = 86400.0
 _STEP_ROWS = 5000
 #: Down to that share of what is allowed, so that it isn't done for every message.
 _ROOM = 0.95
-_STEP_PAGES = 2000
+_STEP_PAGES = 1000
 #: Free pages that stay in the file: the next messages need them.
 _SPARE_PAGES = 500
 #: A message from further ahead came when the clock here was wrong.
@@ -138,9 +138,8 @@ def _shrink(store: DatabaseStore, most_bytes: int, stop: Callable[[], bool]) -> 
     used = total - free
     # Begun when it is too large, and then until there is some room.
     gone = _forget_oldest(store) if used > most_bytes * (_ROOM if total > most_bytes else 1) else 0
-    if total > most_bytes and free > 0 and not stop():
-        _give_back(store)
-    return gone, gone > 0 and used > most_bytes
+    given_back = _give_back(store) if total > most_bytes and free > 0 and not stop() else 0
+    return gone, given_back > 0 or (gone > 0 and used > most_bytes)
 
 
 def _forget_oldest(store: DatabaseStore) -> int:
@@ -170,11 +169,13 @@ def _forget_oldest(store: DatabaseStore) -> int:
     return 0
 
 
-def _give_back(store: DatabaseStore) -> None:
+def _give_back(store: DatabaseStore) -> int:
+    """Make the file smaller by some of its free pages; return how many."""
     with store.taking_turns() as connection:
         _, free = size(connection)
         page = int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
         pages = min(free // page - _SPARE_PAGES, _STEP_PAGES)
-        if pages > 0:
-            # Each row of the answer is a page: who doesn't read them all frees one.
-            connection.exec_driver_sql(f"PRAGMA incremental_vacuum({pages})").close()
+        for _ in range(pages):
+            # Python's driver takes one step of each statement, and a step is a page.
+            connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+    return max(0, pages)
