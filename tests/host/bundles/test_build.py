@@ -261,7 +261,8 @@ def test_an_evaluation_is_found_by_the_models_hash(tmp_path: Path) -> None:
     entry = '{"model":"x/%s","samples":90,"accuracy":0.9,"runtime":"ai-edge-litert==2.3.0"}'
     report.write_text('{"models":[' + entry % "other.tflite" + "," + entry.replace("0.9", "0.7") % model.name + "]}")
 
-    assert 0.7 == build.read_evaluation(report, model).accuracy
+    summary, answers = build.read_evaluation(report, model)
+    assert (0.7, None) == (summary.accuracy, answers)
 
 
 def test_a_report_without_the_model_is_refused(tmp_path: Path) -> None:

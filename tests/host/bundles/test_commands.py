@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from tests import facts_made, models_made
 from tests.host.bundles import making
@@ -95,6 +96,27 @@ def test_a_bundle_is_made_shown_and_verified(run: Callable[..., Ran], tmp_path: 
     assert (0, True) == (verified.code, "signed by key" in verified.out)
     unasked = run("bundle", "verify", "tiny_classifier-1.0.0.tflb")
     assert (0, True) == (unasked.code, "was not checked" in unasked.err)
+
+
+def test_what_an_evaluation_answered_becomes_the_reference(run: Callable[..., Ran], tmp_path: Path) -> None:
+    model = making.model(tmp_path)
+    for label in (3, 3, 8):
+        file = tmp_path / "data" / str(label) / f"{len(list(tmp_path.rglob('*.png')))}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(models_made.noisy(label, 0)).save(file)
+    (tmp_path / "labels.txt").write_bytes(models_made.LABELS_TXT)
+    evaluated = run("evaluate", model, "--data", "data", "--preprocess", "unit", "--json")
+    (tmp_path / "report.json").write_text(evaluated.out)
+
+    made = run(
+        *("bundle", "create", model, "--version", "1.0.0", "--labels", "labels.txt", "--preprocess", "unit"),
+        *("--evaluation", "report.json", "--unsigned"),
+    )
+    bare = run("bundle", "create", model, "--version", "1.0.1", "--preprocess", "unit", "--unsigned")
+
+    assert 0 == made.code
+    assert "3 answers of evaluation data: three 67%, eight 33%; 100% score 0.9 or more" in made.out
+    assert "none: nothing to tell drift by" in bare.out
 
 
 def test_goldens_that_can_not_be_read_are_found_by_verify(run: Callable[..., Ran], tmp_path: Path) -> None:

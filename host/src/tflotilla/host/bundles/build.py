@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.bundles import archive, goldens, labels, signing
+from tflotilla.host.bundles import archive, goldens, labels, references, signing
 from tflotilla.host.bundles.archive import Bundle
 from tflotilla.host.models import compatibility, samples
+from tflotilla.host.models.evaluate import Answers
 from tflotilla.host.models.inspect import inspect_model
 from tflotilla.shared.contract import codec, digest
 from tflotilla.shared.contract.board import RuntimeOffer
@@ -34,6 +35,7 @@ from tflotilla.shared.contract.manifest import (
     GoldenPolicy,
     HealthPolicy,
     Manifest,
+    Reference,
 )
 from tflotilla.shared.contract.processing import Postprocessing, Preprocessing
 from tflotilla.shared.inference import preprocessing
@@ -74,6 +76,10 @@ class BundleRequest:
     #: None: what this machine's runtimes differ by, and one step.
     tolerance_lsb: int | None = None
     evaluation: EvaluationSummary | None = None
+    #: What it answered in that evaluation: makes the reference for drift.
+    answers: Answers | None = None
+    #: Images or arrays like those boards will see, for the reference where no evaluation is; None: those of `goldens`.
+    representative: Path | None = None
     health: HealthPolicy = field(default_factory=HealthPolicy)
     audience: Mapping[str, str] = field(default_factory=dict)
     #: The SSH key that signs; None makes a bundle that no board takes.
@@ -106,13 +112,15 @@ def create(
     names = _labels(request, inspection, processing, note)
     _check_processing(request, inspection, processing, names)
     made = _goldens(request, inspection, processing, on_progress)
+    on_progress("answering representative data")
+    reference = _reference(request, processing, names, made, note)
     for line in _golden_notes(request, made):
         note(line)
     files = {MODEL: _unchanged(request.model, inspection), GOLDENS: made.data}
     if names:
         files[LABELS] = "".join(f"{name}\n" for name in names).encode()
     on_progress("signing" if request.key else "writing")
-    members = seal(dataclasses.replace(manifest, goldens=made.policy), files, key=request.key)
+    members = seal(dataclasses.replace(manifest, goldens=made.policy, reference=reference), files, key=request.key)
     return Bundle.open(archive.write(request.output, members))
 
 
@@ -144,8 +152,8 @@ def parse_preprocessing(text: str, model: Path) -> Preprocessing:
     return preprocessing.parse(text, channels=channels)
 
 
-def read_evaluation(path: Path, model: Path) -> EvaluationSummary:
-    """Read what `tflotilla evaluate --json` wrote about this model.
+def read_evaluation(path: Path, model: Path) -> tuple[EvaluationSummary, Answers | None]:
+    """Read what `tflotilla evaluate --json` wrote about this model: how good it was, and what it answered.
 
     Raises:
         InputError: it isn't such a report, or holds nothing about the model.
@@ -167,7 +175,10 @@ def read_evaluation(path: Path, model: Path) -> EvaluationSummary:
     named = named or [entry for entry in entries if Path(str(entry.get("model", ""))).name == model.name]
     if not named and len(entries) > 1:
         raise InputError(f"{path}: reports on {len(entries)} models, none of them {model.name}")
-    return codec.decode(EvaluationSummary, (named or entries)[0], str(path))
+    entry = (named or entries)[0]
+    said = entry.get("answers")
+    answers = None if said is None else codec.decode(Answers, said, f"{path}: answers")
+    return codec.decode(EvaluationSummary, entry, str(path)), answers
 
 
 def _dictionaries(document: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
@@ -212,6 +223,32 @@ def _goldens(
         )
     except ModelError as error:
         raise ModelError(f"{request.model}: {error}") from error
+
+
+def _reference(
+    request: BundleRequest,
+    processing: Postprocessing,
+    names: tuple[str, ...],
+    made: goldens.Goldens,
+    note: Callable[[str], None],
+) -> Reference | None:
+    """Return what drift will be measured from; that there is none is worth a line, not a refusal."""
+    if processing.kind == "raw":
+        return None
+    if request.answers is not None:
+        found = references.of_evaluation(request.answers, processing, names)
+        if found is not None:
+            return found
+    data = request.representative or request.goldens
+    if data is None:
+        note("no --evaluation and no data: it has no reference, so nothing can tell whether boards' answers drift")
+        return None
+    runtime = made.agreement.reference.runtime.name
+    try:
+        return references.of_data(request.model, data, request.preprocessing, processing, names, runtime=runtime)
+    except ModelError as error:
+        note(f"it has no reference to tell drift by: {error}")
+        return None
 
 
 def _check_output(request: BundleRequest) -> None:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tflotilla.host.bundles.archive import Bundle
-    from tflotilla.shared.contract.manifest import HealthPolicy
+    from tflotilla.shared.contract.manifest import HealthPolicy, Reference
     from tflotilla.shared.contract.processing import Postprocessing
+
+_SHOWN_LABELS = 3
+#: Tenths of a score from which on an answer is a sure one.
+_SURE = 9
 
 app = typer.Typer(
     add_completion=False,
@@ -62,6 +66,10 @@ def create(
         int | None, typer.Option(min=0, help="Steps that integer outputs may differ by on a board.")
     ] = None,
     evaluation: Annotated[Path | None, typer.Option(help="What `tflotilla evaluate --json` wrote.")] = None,
+    representative: Annotated[
+        Path | None,
+        typer.Option(help="Images or arrays like boards will see, to tell drift by; default --evaluation, --goldens."),
+    ] = None,
     health: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE, repeated: max_p99_ms=20, confirm_window_s=30, max_rss_mib=none."),
@@ -90,6 +98,7 @@ def create(
     from tflotilla.host.bundles import build
 
     chosen = name if name is not None else _name_of(model)
+    summary, answers = (None, None) if evaluation is None else build.read_evaluation(evaluation, model)
     notes: list[str] = []
     with output.progress(f"bundle {chosen}-{version}") as on_progress:
         request = build.BundleRequest(
@@ -105,7 +114,10 @@ def create(
             golden_count=golden_count,
             reference=reference,
             tolerance_lsb=tolerance_lsb,
-            evaluation=None if evaluation is None else build.read_evaluation(evaluation, model),
+            evaluation=summary,
+            # Who names data to tell drift by means that.
+            answers=answers if representative is None else None,
+            representative=representative,
             health=_health(health or []),
             audience=_audience(audience or []),
             key=_key(key, fleet, unsigned=unsigned),
@@ -319,9 +331,20 @@ def _show(bundle: Bundle) -> None:
     ]
     if manifest.evaluation:
         rows.append(("evaluation", _values(manifest.evaluation)))
+    rows.append(("reference", _reference(manifest.reference)))
     if manifest.audience:
         rows.append(("audience", ", ".join(f"{key}={value}" for key, value in sorted(manifest.audience.items()))))
     output.emit_table(manifest.title, ("what", "value"), rows)
+
+
+def _reference(reference: Reference | None) -> str:
+    if reference is None:
+        return "none: nothing to tell drift by"
+    most = sorted(reference.labels.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{label} {count / reference.samples:.0%}" for label, count in most[:_SHOWN_LABELS])
+    more = "" if len(most) <= _SHOWN_LABELS else f", … {len(most)} labels"
+    sure = f"{sum(reference.scores[_SURE:]) / reference.samples:.0%} score {_SURE / 10:g} or more"
+    return f"{reference.samples:,} answers of {reference.data} data: {shown}{more}; {sure}"
 
 
 def _goldens(bundle: Bundle) -> str:

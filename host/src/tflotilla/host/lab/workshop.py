@@ -133,6 +133,7 @@ class Workshop:
                 preprocessing=digits.PREPROCESSING,
                 goldens=self._calibration,
                 evaluation=evaluation,
+                answers=None if score is None else score.answers,
                 health=HealthPolicy(confirm_window_s=_CONFIRM_S),
                 key=self.key,
             )

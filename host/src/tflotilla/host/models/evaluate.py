@@ -98,6 +98,17 @@ class ClassScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a classifier answered to all samples, whether right or wrong."""
+
+    #: How often each class won; those that never did are missing.
+    winners: Mapping[str, int]
+    #: How many winners scored in [0, 0.1), [0.1, 0.2), … [0.9, 1], outputs read as scores, and as logits.
+    scores: tuple[int, ...]
+    softmax_scores: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One model on one runtime; field names are also those of `EvaluationSummary`."""
 
@@ -130,6 +141,8 @@ class Score:
     outputs: tuple[OutputScore, ...] = ()
     #: Per class of a detector.
     classes: tuple[ClassScore, ...] = ()
+    #: Of a classifier.
+    answers: Answers | None = None
     #: What is probably wrong with the labels, when nearly nothing is right.
     hint: str | None = None
     #: decode, preprocess, invoke, postprocess, total of single runs; on this machine. `count` says how many.
@@ -324,6 +337,7 @@ def _score(
         won=found.get("won"),
         outputs=outputs,
         classes=tuple(_class_score(entry, task.labels) for entry in found.get("classes", ())),
+        answers=None if "answers" not in found else codec.decode(Answers, found["answers"], "answers"),
         hint=found.get("hint"),
         stages=stages,
         enough_for_p90=stages["invoke"].count >= minimum_runs(90),

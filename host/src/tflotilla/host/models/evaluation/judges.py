@@ -8,6 +8,7 @@ second, where there is one, the float model beside it. What it does NOT do: run 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,8 @@ _YES = 0.5
 #: Answers that are right but for a shift are right at least so often, and without the shift at most so often.
 _SHIFTED_RIGHT, _UNSHIFTED_RIGHT = 0.3, 0.1
 _LEAST_HINTED = 10
+#: Scores are counted in tenths, rounded as a board rounds what it reports.
+_SCORE_BINS, _DECIMALS = 10, 6
 
 
 class Classes(NamedTuple):
@@ -74,6 +77,31 @@ def _refuse_strange(best: NDArray[np.int64], scores: NDArray[Any]) -> None:
         raise ModelError(f"the model gave class {best[wrong]} the score {scores[wrong]}")
 
 
+class Winners(NamedTuple):
+    """What a board would answer to a chunk: the best class of each sample, and its score in two readings."""
+
+    indices: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    #: Of a model whose outputs are logits.
+    softmax_scores: NDArray[np.float64]
+
+
+def winners(output: Output, spec: TensorSpec) -> Winners:
+    """Return the best class of each sample, the lower one of equals; of one output it is always that one."""
+    real = dequantize(np.asarray(output), spec).reshape(len(output), -1).astype(np.float64)
+    best = real.argmax(axis=1)
+    highest = real[np.arange(len(real)), best]
+    with np.errstate(over="ignore", invalid="ignore"):
+        softmax = 1.0 / np.exp(real - highest[:, np.newaxis]).sum(axis=1)
+    return Winners(best, highest.round(_DECIMALS), softmax.round(_DECIMALS))
+
+
+def tenths(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count scores in tenths from 0 to 1, which belongs to the last; what lies beyond is in none, as on a board."""
+    within = scores[(scores >= 0) & (scores <= 1)]
+    return np.bincount(np.minimum(within * _SCORE_BINS, _SCORE_BINS - 1).astype(np.intp), minlength=_SCORE_BINS)
+
+
 class ClassJudge:
     """Top-1, top-5, and agreement with the float model; labels may be absent."""
 
@@ -86,12 +114,19 @@ class ClassJudge:
         self._agreed = self._agreed_among = self._count = 0
         self._lost = self._won = 0
         self._shifted = {-1: 0, 1: 0}
+        self._winners: Counter[int] = Counter()
+        self._scores = np.zeros((2, _SCORE_BINS), dtype=np.int64)
 
-    def look(self, rows: NDArray[np.int64], outputs: Sequence[Outputs]) -> dict[str, int]:
-        """Count what is right."""
+    def look(self, rows: NDArray[np.int64], outputs: Sequence[Outputs]) -> dict[str, Any]:
+        """Count what is right, and what is answered."""
         wanted = None if self._labels is None else self._labels[rows]
         mine = read_classes(outputs[0][0], self._specs[0], wanted)
-        counts = {"count": len(rows)}
+        won = winners(outputs[0][0], self._specs[0])
+        counts: dict[str, Any] = {
+            "count": len(rows),
+            "winners": Counter(won.indices.tolist()),
+            "scores": np.stack([tenths(won.scores), tenths(won.softmax_scores)]),
+        }
         if wanted is not None and mine.among is not None:
             counts |= {"right": int((mine.best == wanted).sum()), "among": int(mine.among.sum())}
             counts |= {f"shifted{by:+d}": int((mine.best == wanted + by).sum()) for by in self._shifted}
@@ -107,9 +142,11 @@ class ClassJudge:
                 counts |= {"lost": int((float_right & ~right).sum()), "won": int((right & ~float_right).sum())}
         return counts
 
-    def add(self, seen: Mapping[str, int]) -> None:
+    def add(self, seen: Mapping[str, Any]) -> None:
         """Sum the counts."""
         self._count += seen["count"]
+        self._winners += seen["winners"]
+        self._scores += seen["scores"]
         self._right += seen.get("right", 0)
         self._among += seen.get("among", 0)
         self._float_right += seen.get("float_right", 0)
@@ -122,7 +159,13 @@ class ClassJudge:
 
     def verdict(self) -> dict[str, Any]:
         """Return shares of the samples; those that were not asked for are absent."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {
+            "answers": {
+                "winners": {str(index): count for index, count in sorted(self._winners.items())},
+                "scores": self._scores[0].tolist(),
+                "softmax_scores": self._scores[1].tolist(),
+            }
+        }
         many = self._classes > TOP
         if self._labels is not None:
             found["accuracy"] = self._right / self._count
