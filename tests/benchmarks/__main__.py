@@ -1,8 +1,8 @@
 """`make bench`: measures what the README claims, prints it beside what was promised.
 
 `python -m tests.benchmarks [--json] [--seconds S] [--patience S] [PART…]`; parts are overhead, memory, startup,
-conversion, evaluation, parity, tuning, scale, push and dashboard, all by default. The exit code is 1 when a promise is
-broken: on a busy machine try again before believing it.
+conversion, evaluation, parity, tuning, scale, push, collector and dashboard, all by default. The exit code is 1 when a
+promise is broken: on a busy machine try again before believing it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from tests.benchmarks import (
     busy,
+    collector,
     conversion,
     dashboard,
     evaluation,
@@ -35,6 +36,7 @@ from tflotilla.device import facts
 
 PARTS = (
     *("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale", "push"),
+    "collector",
     "dashboard",
 )
 _VERDICT = {True: "kept", False: "BROKEN"}
@@ -79,6 +81,9 @@ def main() -> int:
             kept.append(verdict)
         if "push" in parts:
             document["push"], verdict = _push(folder / "push", options)
+            kept.append(verdict)
+        if "collector" in parts:
+            document["collector"], verdict = _collector(folder / "collector", options)
             kept.append(verdict)
         if "dashboard" in parts:
             document["dashboard"], verdict = _dashboard(folder / "dashboard", options)
@@ -372,6 +377,28 @@ def _push(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bo
         "again": {**asdict(again), "kept": again.kept},
     }
     return document, all(kept)
+
+
+def _collector(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    quiet = options.json
+    if shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin") is None:
+        _say("the collector: skipped, no mosquitto on this machine", quiet=quiet)
+        return {}, True
+    _say(
+        f"{collector.BOARDS:,} boards that report every second for {collector.SECONDS:g} s, at QoS 1 through a real\n"
+        "  mosquitto, into SQLite; the collector has one core, sums of minutes included; lag is from a board's clock\n"
+        "  to durable, memory the most of the first and of the second half",
+        quiet=quiet,
+    )
+    _row("reports", "bytes", "stored", "lag p50", "p99", "CPU", "memory", "", "promise", quiet=quiet)
+    busy.wait_for_quiet(options.patience)
+    found = collector.measure(folder)
+    limits = f"all, < {collector.LIMIT_S:g} s, flat"
+    verdict = f"not judged, {found.others}" if found.kept is None else f"{_VERDICT[found.kept]} ({limits})"
+    figures = (f"{found.payload_bytes}", f"{found.stored:,}", f"{found.lag_p50_s:.2f} s", f"{found.lag_p99_s:.2f} s")
+    memory_mib = [f"{size:.0f} MiB" for size in found.rss_mib]
+    _row(f"{found.sent:,}", *figures, f"{found.cpu_share:.0%}", *memory_mib, verdict, quiet=quiet)
+    return {**asdict(found), "kept": found.kept}, found.kept is not False
 
 
 def _dashboard(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
