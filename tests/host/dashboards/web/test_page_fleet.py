@@ -11,6 +11,7 @@ import pytest
 from tests.end_to_end import browser
 from tests.host.dashboards.web import feed, looking, simulated
 from tflotilla.host.fleet.selection import selectors
+from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
 
 if TYPE_CHECKING:
@@ -165,9 +166,7 @@ def test_a_board_that_leaves_is_greyed_with_its_age(eyes: looking.Eyes, served: 
     )
 
     topic = topics.topic(feed.FLEET, "pi-005", "availability")
-    served.made.now.hear(
-        [simulated.Received(topic=topic, payload=gone.to_bytes(), at=served.made.now.time(), retained=True)]
-    )
+    served.made.now.hear([Received(topic=topic, payload=gone.to_bytes(), at=served.made.now.time(), retained=True)])
 
     assert eyes.until(f"document.querySelector('{_tile('pi-005')} .word').innerText === 'offline'")
     assert eyes.ask(f"document.querySelector('{_tile('pi-005')}').hasAttribute('data-old')")
