@@ -29,6 +29,7 @@ from tests.benchmarks import (
     parity,
     push,
     scale,
+    sketches,
     startup,
     tuning,
 )
@@ -38,6 +39,7 @@ PARTS = (
     *("overhead", "memory", "startup", "conversion", "evaluation", "parity", "tuning", "scale", "push"),
     "collector",
     "dashboard",
+    "sketches",
 )
 _VERDICT = {True: "kept", False: "BROKEN"}
 
@@ -87,6 +89,9 @@ def main() -> int:
             kept.append(verdict)
         if "dashboard" in parts:
             document["dashboard"], verdict = _dashboard(folder / "dashboard", options)
+            kept.append(verdict)
+        if "sketches" in parts:
+            document["sketches"], verdict = _sketches(folder / "sketches", options)
             kept.append(verdict)
     if options.json:
         print(json.dumps(document, indent=2, sort_keys=True))  # noqa: T201 - the result
@@ -417,6 +422,32 @@ def _dashboard(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any
     idle = "" if found.idle is None else f"{found.idle:.0%}"
     _row(str(found.boards), f"{found.rss_mib:.0f} MiB", f"{found.cpu_share:.0%}", *times, idle, verdict, quiet=quiet)
     return {**asdict(found), "kept": found.kept}, found.kept is not False
+
+
+def _sketches(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    quiet = options.json
+    busy.wait_for_quiet(options.patience)
+    others = busy.now()
+    found = sketches.measure(folder)
+    _say(
+        f"percentiles of {found.samples:,} inferences of {sketches.BOARDS:,} boards in an hour, from the store; ms\n"
+        "  averaged = what the mean of the boards' percentiles would say",
+        quiet=quiet,
+    )
+    _row("percentile", "exact", "stored", "error", "averaged", "promise", quiet=quiet)
+    for each in found.percentiles:
+        figures = (f"{each.exact_ms:.3f}", f"{each.stored_ms:.3f}", f"{each.error:.2%}", f"{each.averaged_ms:.3f}")
+        verdict = f"{_VERDICT[each.error <= sketches.LIMIT]} (≤ {sketches.LIMIT:.0%})"
+        _row(f"p{each.percent:g}", *figures, verdict, quiet=quiet)
+    _say(f"keeping {sketches.RATE:,} messages a second, as shares of a core", quiet=quiet)
+    _row("bytes of a message", "appending", "summing up", "slowest", "promise", quiet=quiet)
+    limits = f"< {sketches.LIMIT_APPEND:.0%}, together < {sketches.LIMIT_ALL:.0%}"
+    is_judged = found.is_cheap or not others.too_busy
+    verdict = f"{_VERDICT[found.is_cheap]} ({limits})" if is_judged else f"not judged, {others}"
+    shares = (f"{found.append_share:.0%}", f"{found.summing_share:.0%}", f"{found.slowest_batch_s:.2f} s")
+    _row(f"{found.message_bytes:.0f}", *shares, verdict, quiet=quiet)
+    kept = found.is_right and (found.is_cheap or not is_judged)
+    return {**asdict(found), "is_right": found.is_right, "is_cheap": found.is_cheap}, kept
 
 
 def _say(text: str, *, quiet: bool) -> None:
