@@ -26,7 +26,7 @@ MOST_STREAMS = 400
 _KEPT = 6
 #: Handed to the server at once: it says when a browser doesn't take more, but holds what it was handed.
 _PIECE = 32 * 1024
-_PATIENCE_S = 30.0
+_PATIENCE_S = 15.0
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
