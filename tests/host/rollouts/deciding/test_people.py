@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.host.rollouts.made import plan
 from tflotilla.host.rollouts.deciding import engine, people
-from tflotilla.host.rollouts.deciding.people import Word
 from tflotilla.host.rollouts.events import Aborted, Approved, Event, Paused, Resumed, RollbackAsked
 from tflotilla.host.rollouts.rollout import Rollout, Status
 from tflotilla.shared.contract.errors import ConflictError, UsageError
+
+if TYPE_CHECKING:
+    from tflotilla.host.rollouts.deciding.people import Word
 
 ANY = frozenset(Status)
 OVER = frozenset(status for status in Status if status.over)

@@ -6,7 +6,7 @@
 
 Rules it keeps: what waits for a browser is the last few events, which all browsers share; one that missed more gets a
 snapshot. What is in the kernel's and the server's buffers for one browser is bounded by `_PIECE`. One that takes
-nothing for 30 seconds is let go; there are at most 400.
+nothing for 15 seconds is let go; there are at most 400.
 What it does NOT do: know what events mean.
 """
 
