@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tflotilla.device import loading, worker
 from tflotilla.device.sources import open_source
+from tflotilla.shared.inference.runtime import DirectCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.agent_config import InferenceConfig, SourceConfig
     from tflotilla.shared.contract.tensors import TensorSpec
     from tflotilla.shared.inference.pipeline import Pipeline
-    from tflotilla.shared.inference.runtime import DirectCalls
 
 _WARM_UP_NS = 1_000_000_000
 
@@ -136,6 +136,13 @@ class TimedSource:
         self._record.rounds.clear()
 
 
+def _native_calls(model: Any) -> DirectCalls:  # noqa: ANN401 - its runtime's own type
+    """Return the runtime's calls, also where the product doesn't make them directly: outputs may vary in size there."""
+    if model.direct is not None:
+        return model.direct  # type: ignore[no-any-return]
+    return DirectCalls(model._set, model._only_input, model._run, model._get, model._only_output)
+
+
 def main() -> int:
     """Be a worker."""
     result, seconds = Path(sys.argv[1]), float(sys.argv[2])
@@ -147,7 +154,7 @@ def main() -> int:
         return loaded
 
     def open_timed(config: SourceConfig, inputs: tuple[TensorSpec, ...]) -> TimedSource:
-        return TimedSource(open_source(config, inputs), models[-1].direct, record, result, seconds)  # type: ignore[attr-defined]
+        return TimedSource(open_source(config, inputs), _native_calls(models[-1]), record, result, seconds)
 
     class TimedWorker(worker.Worker):
         """The worker, with a watch beside what it does for many at once."""
