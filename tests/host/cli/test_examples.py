@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = (
     *("README.md", "docs/fleet.md", "docs/rollouts.md", "docs/alarms.md"),
     *("docs/model-lab.md", "docs/benchmarks.md", "docs/tuning.md", "docs/dashboard.md", "docs/home-assistant.md"),
+    "docs/telemetry.md",
 )
 
 
