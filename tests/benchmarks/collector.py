@@ -300,7 +300,7 @@ def collect(port: int, folder: Path) -> dict[str, Any]:
         collector = collecting.Collector(
             fleet=FLEET,
             store=store,
-            send=lambda topic, payload: broker.send(topic, payload, qos=0),
+            send=broker.send_all,
             clock=time.time,
             tell=_complain,
         )

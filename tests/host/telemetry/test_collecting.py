@@ -44,9 +44,9 @@ class Bench:
             debts=Debts(gathered_s=0.0),
         )
 
-    def send(self, topic: str, payload: bytes) -> bool:
+    def send(self, sent: Sequence[tuple[str, bytes]]) -> bool:
         if self.connected:
-            self.sent.append((topic, payload))
+            self.sent += sent
         return self.connected
 
     def round(self, *received: Received, everything: bool = True) -> None:

@@ -129,3 +129,13 @@ def test_rubbish_never_raises() -> None:
         data = bytes([chance.choice((0x30, 0x32, 0x33, 0x3D, 0xE0))]) + chance.randbytes(chance.randrange(30))
         taken = mqtt_frames.take(data, properties=chance.random() < 0.5)
         assert 0 <= taken.size + taken.foreign <= len(data)
+
+
+@pytest.mark.parametrize("properties", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 100, 127, 128, 20_000, 3_000_000])
+def test_a_publication_that_is_written_is_read_back(size: int, properties: bool) -> None:  # noqa: FBT001 - a parameter
+    data = mqtt_frames.publication("tflotilla/barn/pi-1/ack", bytes(size), properties=properties)
+    taken = mqtt_frames.take(data + data, properties=properties)
+
+    assert [(b"tflotilla/barn/pi-1/ack", bytes(size), False)] * 2 == taken.publications
+    assert b"" == taken.acknowledgements

@@ -84,6 +84,20 @@ def test_thousands_of_messages_of_all_sizes_come_whole_and_in_order(config: Mqtt
 
 
 @pytest.mark.mosquitto
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_many_messages_are_sent_at_once(config: MqttConfig, tmp_path: Path, protocol: str) -> None:
+    wanted = dataclasses.replace(config, protocol=protocol)  # type: ignore[arg-type]
+    with mqtt.connect(config, folder=tmp_path) as connection, mqtt.connect(wanted, folder=tmp_path) as other:
+        connection.subscribe(["a/+"])
+        sent = other.send_all([(f"a/{number}", b"%d" % number) for number in range(2000)])
+        other.publish("a/last", b"last")
+        found = gathered(connection, 2001)
+
+    assert sent
+    assert [*(b"%d" % number for number in range(2000)), b"last"] == found
+
+
+@pytest.mark.mosquitto
 def test_a_message_of_megabytes_comes_whole(config: MqttConfig, tmp_path: Path) -> None:
     large = bytes(range(256)) * (4 << 12)
     with mqtt.connect(config, folder=tmp_path) as connection:

@@ -81,7 +81,7 @@ def collect(
             collector = collecting.Collector(
                 fleet=loaded.name,
                 store=opened,
-                send=lambda topic, payload: broker.send(topic, payload, qos=0),
+                send=broker.send_all,
                 clock=time.time,
                 tell=output.note,
             )

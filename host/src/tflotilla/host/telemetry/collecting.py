@@ -88,12 +88,15 @@ class Collector:
         *,
         fleet: str,
         store: Store,
-        send: Callable[[str, bytes], bool],
+        send: Callable[[Sequence[tuple[str, bytes]]], bool],
         clock: Callable[[], float],
         tell: Callable[[str], None],
         debts: Debts | None = None,
     ) -> None:
-        """`send` publishes without waiting; `clock` is Unix seconds; `tell` hears a line when something is wrong."""
+        """Take a store, and what the world is.
+
+        `send` publishes (topic, payload)s without waiting; `clock` is Unix seconds; `tell` hears what is wrong.
+        """
         self._fleet = fleet
         self._store = store
         self._send = send
@@ -188,12 +191,16 @@ class Collector:
     def acknowledge(self, *, everything: bool = False) -> None:
         """Tell boards what is stored, those who wait longest first; at the end `everything`."""
         now = self._clock()
-        for board, ack in self._debts.due(now, everything=everything):
-            message = messages.Message(board=board, boot=ack.boot, seq=0, time=now, bundle=None, body=ack)
-            if not self._send(topics.topic(self._fleet, board, "ack"), message.to_bytes()):
-                # Unheard: the board sends again what it doesn't know to be stored, and is acked for that.
-                return
-            self._acks += 1
+        acks = [
+            (
+                topics.topic(self._fleet, board, "ack"),
+                messages.Message(board=board, boot=ack.boot, seq=0, time=now, bundle=None, body=ack).to_bytes(),
+            )
+            for board, ack in self._debts.due(now, everything=everything)
+        ]
+        # Without a connection they are unheard: boards send again what is not acked, and are acked then.
+        if acks and self._send(acks):
+            self._acks += len(acks)
 
     def _wait_for_the_store(self, problem: str) -> None:
         if problem != self._problem:

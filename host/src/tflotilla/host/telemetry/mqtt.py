@@ -32,7 +32,7 @@ from tflotilla.host.telemetry import mqtt_frames
 from tflotilla.shared.contract.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from paho.mqtt.enums import MQTTErrorCode
@@ -178,6 +178,12 @@ class _Client(paho.Client):
             if code != paho.MQTT_ERR_SUCCESS or self.socket() is None:
                 return code
 
+    def send_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Put publications at QoS 0 on the wire, all at once."""
+        packets = [mqtt_frames.publication(topic, payload, properties=self._version_5) for topic, payload in messages]
+        # As what paho has nothing more to do with once it is written.
+        self._packet_queue(paho.PUBACK, b"".join(packets), 0, 0)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         waiting = self._for_paho
         if isinstance(waiting, OSError):
@@ -279,6 +285,14 @@ class Connection:
         """Wait until the broker confirmed all but `most` of what was sent; False when it did not in time."""
         with self._arrived:
             return self._arrived.wait_for(lambda: len(self._sent) <= most, timeout=timeout_s)
+
+    def send_all(self, messages: Sequence[tuple[str, bytes]]) -> bool:
+        """Publish many messages (topic, payload) at QoS 0; return False, and keep nothing, without a connection."""
+        if not self._client.is_connected():
+            return False
+        if messages:
+            self._client.send_all(messages)
+        return True
 
     def refusals(self) -> dict[str, str]:
         """Return the topics that the broker did not let us `send` to since the last call, with its reason."""

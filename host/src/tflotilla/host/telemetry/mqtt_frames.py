@@ -1,4 +1,4 @@
-"""MQTT publications off the wire, many at a time: what a connection spends nearly all of its time on.
+"""MQTT publications off the wire and onto it, many at a time: what a connection spends nearly all of its time on.
 
 Rules it keeps: only whole PUBLISH packets of QoS 0 and 1 are taken, in order; at anything else (another packet, one
 that is cut off or malformed) it stops, and says how far it came.
@@ -69,6 +69,18 @@ def take(data: bytes, *, properties: bool) -> Taken:
         size=at,
         foreign=foreign,
     )
+
+
+def publication(topic: str, payload: bytes, *, properties: bool) -> bytes:
+    """Return the packet of a publication at QoS 0; with `properties` it is MQTT 5's."""
+    name = topic.encode()
+    body = b"".join((len(name).to_bytes(2, "big"), name, b"\x00" if properties else b"", payload))
+    packet, length = bytearray((_PUBLISH,)), len(body)
+    while length > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        packet.append(length & 0x7F | 0x80)
+        length >>= 7
+    packet.append(length)
+    return bytes(packet) + body
 
 
 def _publication(

@@ -11,8 +11,6 @@ is given, they are, in several sums. What it does NOT do: decide what is forgott
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sql
@@ -83,18 +81,18 @@ def summed(
     rows: Sequence[Row], source: str, span_s: int, *, stop: Callable[[], bool] = lambda: False
 ) -> list[tuple[int, int, int, bytes]] | None:
     """Add up rows by span, board and bundle: (start, board, bundle, sums), in that order; None when stopped."""
-
-    def key(row: Row) -> Key:
-        return int(row[1] // span_s) * span_s, row[2], row[3]
-
-    # In order one sum is in memory at a time; rows of one key stay in order of arrival.
-    keyed = sorted(((key(row), row) for row in rows), key=itemgetter(0))
+    # Sorted are the keys, not the rows: sorting is one step of the interpreter, for which everybody else stands still.
+    groups: dict[Key, list[Row]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault((int(row[1] // span_s) * span_s, row[2], row[3]), []).append(row)
+        if number % _FETCHED_ROWS == 0 and stop():
+            return None
     parts = []
-    for each, group in groupby(keyed, key=itemgetter(0)):
+    for key in sorted(groups):
         # Also where whoever hears messages in another thread is let go first.
         if stop():
             return None
-        parts.append((*each, added((row for _, row in group), source, Sums()).pack()))
+        parts.append((*key, added(groups.pop(key), source, Sums()).pack()))
     return parts
 
 
