@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 import threading
 from typing import TYPE_CHECKING
@@ -131,6 +132,20 @@ def test_the_newest_of_what_describes_the_present_is_kept(opened: Opened) -> Non
         bundles = schema.BUNDLES.c
         named = connection.execute(sql.select(bundles.digest, bundles.name, bundles.version)).all()
     assert [(made.DIGEST, "digits", "1.2.0")] == list(named)
+
+
+@pytest.mark.parametrize("named", [("d\0", "n", "1"), ("d", "n\0", "1"), ("d", "n", "1\0"), ("d" * 1000, "n", "1")])
+def test_a_model_that_cannot_be_written_down_stops_nothing(opened: Opened, named: tuple[str, str, str]) -> None:
+    store = opened()
+    card = json.dumps(dict(zip(("digest", "name", "version"), named, strict=True))).encode()
+    model = dataclasses.replace(made.arrival(1), seq=0, channel="model", payload=card)
+
+    assert ["stored", "stored"] == store.append([model, made.arrival(1)])
+    with store.reading() as connection:
+        assert connection is not None
+        assert (
+            [] == connection.execute(sql.select(schema.BUNDLES.c.name).where(schema.BUNDLES.c.name.is_not(None))).all()
+        )
 
 
 def test_reports_are_kept_apart_from_measurements(opened: Opened) -> None:

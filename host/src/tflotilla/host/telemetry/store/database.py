@@ -290,8 +290,12 @@ class DatabaseStore:
         statements.upsert_latest(
             connection, [(self._boards[each.board], each.channel, each.at, each.payload) for each in newest.values()]
         )
+        # A card that can't be written down is no card; the message still is one.
         cards = {
-            card.digest: (card.name, card.version) for each in newest.values() for card in sums.cards(each.payload)
+            card.digest: (card.name, card.version)
+            for each in newest.values()
+            for card in sums.cards(each.payload)
+            if all(map(placing.is_name, (card.digest, card.name, card.version)))
         }
         if cards:
             statements.name_bundles(connection, cards)
