@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tflotilla.host.cli import output, selecting
+from tflotilla.host.cli import output, selecting, stored_telemetry, telemetry_store
 from tflotilla.shared.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.dashboards.web.access import Token
     from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.telemetry.store.database import DatabaseStore
 
 _DEFAULT = "127.0.0.1:8080"
 
@@ -87,7 +88,7 @@ async def _serve(
 ) -> None:
     from tflotilla.host.benchmarks.sqlite import FILE, History
     from tflotilla.host.dashboards.web import app, server
-    from tflotilla.host.dashboards.web.desks import BenchmarkDesk, RolloutDesk
+    from tflotilla.host.dashboards.web.desks import BenchmarkDesk, ReportDesk, RolloutDesk
     from tflotilla.host.dashboards.web.fleet_now import FleetNow
     from tflotilla.host.dashboards.web.listening import Ear
     from tflotilla.host.dashboards.web.site import Site
@@ -97,10 +98,12 @@ async def _serve(
     ear = Ear(now, loaded.mqtt, folder=loaded.folder, fleet_file=loaded.path)
     rollouts = RolloutDesk(lambda: database.of_fleet(loaded, tell=output.note))
     benchmarks = BenchmarkDesk(History(loaded.state / FILE))
+    reports = ReportDesk(lambda: collected(loaded))
     site = Site(
         now,
         rollouts,
         benchmarks,
+        reports=reports,
         token=token,
         ask_benchmark=ear.benchmark,
         inventory=inventory_of(loaded),
@@ -112,6 +115,15 @@ async def _serve(
         ear.stop()
         rollouts.close()
         benchmarks.close()
+        reports.close()
+
+
+def collected(loaded: Fleet) -> DatabaseStore | None:
+    """Open what a collector of this fleet keeps, to read; None while there is nothing. Raises InputError."""
+    url = telemetry_store.url(loaded, None)
+    if "://" not in url and not Path(url).exists():
+        return None
+    return stored_telemetry.opened(loaded, None)
 
 
 def inventory_of(loaded: Fleet) -> Callable[[], Mapping[str, Mapping[str, str]] | None]:

@@ -24,7 +24,7 @@ Tile: `{"board","known":bool (fleet.toml has it),"labels":{k:v},
 
 `GET /api/boards/NAME` → BoardDetail `{"tile","facts","agent_version","uptime_s","inference","source","outbox_rows",
     "outbox_dropped","missing","duplicates","card":ModelCard|null,
-    "deployments":[{"time","state","title","detail","error"}] (newest first),
+    "deployments":[{"deployment","time","state","title","detail","error"}] (newest first),
     "events":[{"time","level","kind","message"}] (newest first),"predictions":[Prediction] (newest first),
     "thumbnail":{"jpeg" (base64),"item","top","time"}|null,"labels":[{"label","count","share","mean_score"}],
     "reference":{"labels":[{"label","share"}],"scores":[10 shares],"samples","data"}|null,"scores":[10 counts],
@@ -203,6 +203,7 @@ class _Pages:
     async def board(self, request: Request) -> Response:
         await self._site.refresh()
         board = request.path_params["board"]
+        await self._site.recall(board)
         document = self._site.now.board_document(board)
         return _error(404, f"no board {board[:80]!r}") if document is None else _json(document)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tflotilla.shared.contract.messages import Candidate, ModelCard, Prediction
 
 _SHOWN_ANSWERS = 5
+_SHOWN_DEPLOYMENTS = 50
 
 
 def document(
@@ -33,8 +34,9 @@ def document(
     totals: Totals | None,
     card: ModelCard | None,
     series: Series | None,
+    past: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return what `GET /api/boards/NAME` answers; without `series`, without that key."""
+    """Return what `GET /api/boards/NAME` answers; without `series`, without that key. `past`: earlier deployments."""
     state = None if view is None else view.state
     totals = totals or Totals()
     found: dict[str, Any] = {
@@ -49,7 +51,7 @@ def document(
         "missing": None if view is None else view.missing,
         "duplicates": None if view is None else view.duplicates,
         "card": None if card is None else codec.encode(card),
-        "deployments": [] if view is None else [_deployment(at, said) for at, said in view.deployments],
+        "deployments": merged([] if view is None else [deployment(at, said) for at, said in view.deployments], past),
         "events": list(events),
         "predictions": [] if view is None else [prediction(each) for each in view.predictions],
         "thumbnail": None if view is None or view.thumbnail is None else thumbnail(view.thumbnail),
@@ -100,8 +102,18 @@ def _answers(top: Sequence[Candidate]) -> list[dict[str, Any]]:
     return [{"label": each.label, "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
 
 
-def _deployment(at: float, said: DeploymentStatus) -> dict[str, Any]:
+def merged(*told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return deployments that several remember, newest first, each once, as the first of them tells it."""
+    found: dict[Any, dict[str, Any]] = {}
+    for each in (each for some in told for each in some):
+        found.setdefault((each["deployment"], each["state"]), each)
+    return sorted(found.values(), key=lambda each: -(each["time"] or 0.0))[:_SHOWN_DEPLOYMENTS]
+
+
+def deployment(at: float, said: DeploymentStatus) -> dict[str, Any]:
+    """Return a deployment that ended; `at` is when the board says that it did."""
     return {
+        "deployment": said.deployment,
         "time": figures.finite(at),
         "state": said.state.value,
         "title": said.title,

@@ -1,4 +1,4 @@
-"""What the page asks of files and databases: rollouts in the journal, benchmarks in the history.
+"""What the page asks of files and databases: rollouts in the journal, benchmarks in the history, what was collected.
 
 Each has one thread of its own, because both wait for disks and servers, and the page must not.
 Rules it keeps: a journal that is away makes rollouts old, and says so; it does not end the page.
@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tflotilla.host.dashboards.web import benchmark_page, rollout_page
+from tflotilla.host.dashboards.web import benchmark_page, board_page, rollout_page
 from tflotilla.host.rollouts.deciding import engine, people
 from tflotilla.host.rollouts.journal import register
-from tflotilla.shared.contract.errors import InputError, TflotillaError
+from tflotilla.host.telemetry.store import history
+from tflotilla.shared.contract import codec
+from tflotilla.shared.contract.deployment import DeploymentStatus
+from tflotilla.shared.contract.errors import ContractError, InputError, TflotillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +29,17 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.deciding.people import Word
     from tflotilla.host.rollouts.journal.port import Journal
     from tflotilla.host.rollouts.rollout import Rollout
+    from tflotilla.host.telemetry.store.database import DatabaseStore
+    from tflotilla.host.telemetry.store.history import Stored
 
 R = TypeVar("R")
 #: Those that are over are shown as long as they are among the newest.
 _MOST_SHOWN = 20
 _MOST_ENTRIES = 200
 _KEPT_COMPARISONS = 8
+_MOST_DEPLOYMENTS = 200
+#: A board's clock may be a little ahead.
+_AHEAD_S = 86400.0
 
 
 class RolloutDesk:
@@ -70,6 +79,10 @@ class RolloutDesk:
     async def detail(self, name: str) -> dict[str, Any]:
         """Return all of a rollout. Raises UsageError: there is none of that name; InputError: the journal is away."""
         return await self._run(partial(self._detail, name))
+
+    async def deployments(self, board: str) -> list[dict[str, Any]]:
+        """Return how a board fared in the rollouts that are known, in any order."""
+        return await self._run(lambda: rollout_page.deployments(self._rollouts.values(), board))
 
     async def say(self, name: str, word: Word, *, sender: str, wave: int | None = None) -> dict[str, Any]:
         """Write down what a person said, and from which address, and say who obeys.
@@ -141,6 +154,54 @@ class RolloutDesk:
     def _close(self) -> None:
         if self._journal is not None:
             self._journal.close()
+
+
+class ReportDesk:
+    """Reads what a collector kept: what happened on boards before this page listened."""
+
+    def __init__(self, open_store: Callable[[], DatabaseStore | None]) -> None:
+        """`open_store` returns None as long as nothing was collected; it is called in the desk's thread."""
+        self._open = open_store
+        self._store: DatabaseStore | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reports")
+
+    async def deployments(self, board: str) -> list[dict[str, Any]]:
+        """Return a board's deployments that ended, in any order; none where the store can't be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._deployments, board)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=True)
+
+    def _deployments(self, board: str) -> list[dict[str, Any]]:
+        try:
+            if self._store is None:
+                self._store = self._open()
+            if self._store is None:
+                return []
+            kept = history.messages(
+                self._store, "reports", since=0.0, until=time.time() + _AHEAD_S, boards=[board], channel="deployment"
+            )
+            newest = deque((understood(each.payload, each) for each in kept), maxlen=_MOST_DEPLOYMENTS)
+        except InputError:
+            # What boards say now is shown all the same.
+            return []
+        return [each for each in newest if each is not None]
+
+    def _close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
+def understood(payload: bytes, kept: Stored) -> dict[str, Any] | None:
+    """Return a stored report as a deployment that ended; None for one that goes on, or that nobody can read."""
+    try:
+        document = codec.parse_json(payload, kept.channel)
+        status = codec.decode(DeploymentStatus, document, kept.channel)
+    except ContractError:
+        return None
+    return board_page.deployment(kept.time, status) if status.state.final else None
 
 
 class BenchmarkDesk:

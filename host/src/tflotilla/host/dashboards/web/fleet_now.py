@@ -36,6 +36,8 @@ _LAST_EVENTS = 20
 _MOST_NEWS = 50
 #: Bundles that are told apart, over the whole fleet.
 _MOST_BUNDLES = 64
+#: Boards that were looked at last.
+_MOST_PASTS = 200
 _MODELS_EVERY_S = 5.0
 #: A board's clock that says it was longer ago is wrong: it has none that survives a reboot, say.
 _OLDEST_S = 366 * 86400.0
@@ -81,6 +83,7 @@ class FleetNow:
         self._events: dict[str, deque[dict[str, Any]]] = {}
         self._series: dict[str, Series] = {}
         self._cards: dict[str, ModelCard] = {}
+        self._past: dict[str, list[dict[str, Any]]] = {}
         self._models: tuple[float, dict[str, Any] | None] = (0.0, None)
         self._adding = threading.Lock()
         self._dirty: set[str] = set(boards)
@@ -217,6 +220,10 @@ class FleetNow:
             "garbage": self._live.garbage,
         }
 
+    def knows(self, board: str) -> bool:
+        """Return whether the inventory, or a board itself, named it."""
+        return board in self._tiles
+
     def board_document(self, board: str, *, series: bool = True) -> dict[str, Any] | None:
         """Return all that is known of a board; None for one that neither the inventory nor anybody else named."""
         shown = self._tiles.get(board)
@@ -232,7 +239,15 @@ class FleetNow:
                 totals=self._live.totals.get(board, {}).get(digest or ""),
                 card=self._card(view, digest),
                 series=self._series.get(board, Series()) if series else None,
+                past=self._past.get(board, ()),
             )
+
+    def remember(self, board: str, deployments: list[dict[str, Any]]) -> None:
+        """Keep what others know of a board's earlier deployments, for its document."""
+        with self._lock:
+            self._past[board] = deployments
+            while len(self._past) > _MOST_PASTS:
+                del self._past[next(iter(self._past))]
 
     def models_document(self) -> dict[str, Any]:
         """Return every bundle that serves or served since we listen, over the whole fleet; for a thread of its own.

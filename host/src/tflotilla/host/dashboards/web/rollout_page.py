@@ -19,6 +19,7 @@ _FAILED = frozenset({BoardPhase.FAILED, BoardPhase.STUCK, BoardPhase.UNDONE, Boa
 _PENDING = frozenset({BoardPhase.WAITING, BoardPhase.QUEUED, BoardPhase.PUSHING})
 OVER = frozenset(status.value for status in Status if status.over)
 _LAST_ENTRIES = 200
+_ENDS = {BoardPhase.SERVING: "succeeded", BoardPhase.UNDONE: "rolled_back", BoardPhase.FAILED: "failed"}
 #: Those that need somebody's eye first.
 _ORDER = ("stuck", "failed", "undoing", "pushing", "queued", "undone", "serving", "superseded", "waiting")
 
@@ -67,6 +68,25 @@ def detail(rollout: Rollout, *, conductor: str | None, audit: Iterable[AuditEntr
             if entry.rollout == plan.rollout
         ][-_LAST_ENTRIES:],
     }
+
+
+def deployments(rollouts: Iterable[Rollout], board: str) -> list[dict[str, Any]]:
+    """Return how a board fared in rollouts, in the words of deployments; those that wait or go on are left out."""
+    found = []
+    for rollout in rollouts:
+        progress = rollout.boards.get(board)
+        if progress is None or progress.deployment is None or progress.phase not in _ENDS:
+            continue
+        told = {
+            "deployment": progress.deployment,
+            "time": progress.since or rollout.plan.created,
+            "state": _ENDS[progress.phase],
+            "title": rollout.plan.title,
+            "detail": progress.detail,
+            "error": progress.error,
+        }
+        found.append(told)
+    return found
 
 
 def _wave(rollout: Rollout, number: int) -> dict[str, Any]:

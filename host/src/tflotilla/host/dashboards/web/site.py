@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from tflotilla.host.dashboards.web.access import Token
-    from tflotilla.host.dashboards.web.desks import BenchmarkDesk, RolloutDesk
+    from tflotilla.host.dashboards.web.desks import BenchmarkDesk, ReportDesk, RolloutDesk
     from tflotilla.host.dashboards.web.fleet_now import FleetNow
 
 _TICK_S = 0.25
@@ -44,6 +44,7 @@ class Site:
         rollouts: RolloutDesk,
         benchmarks: BenchmarkDesk,
         *,
+        reports: ReportDesk | None = None,
         token: Token | None = None,
         ask_benchmark: Callable[[str], Awaitable[str]],
         inventory: Callable[[], Mapping[str, Mapping[str, str]] | None] = lambda: None,
@@ -54,6 +55,7 @@ class Site:
             now: what boards say goes in there.
             rollouts: reads and writes the journal.
             benchmarks: reads the history.
+            reports: reads what was collected; None where nothing is.
             token: who may do things; None is nobody.
             ask_benchmark: asks a board to measure and returns the request's id; raises BrokerError.
             inventory: returns boards with labels when they changed since it was called last, else None.
@@ -62,6 +64,7 @@ class Site:
         self.now = now
         self.rollouts = rollouts
         self.benchmarks = benchmarks
+        self.reports = reports
         self.token = token
         self.benchmark = ask_benchmark
         self._inventory = inventory
@@ -77,6 +80,13 @@ class Site:
             "rollouts": self.rollouts.rows(),
             "rollouts_problem": self.rollouts.problem,
         }
+
+    async def recall(self, board: str) -> None:
+        """Look up how a board's deployments ended before we listened: what was collected, and what rollouts know."""
+        if not self.now.knows(board):
+            return
+        collected = [] if self.reports is None else await self.reports.deployments(board)
+        self.now.remember(board, [*collected, *await self.rollouts.deployments(board)])
 
     async def live(self) -> None:
         """Tell whoever looks, for ever."""
