@@ -99,6 +99,25 @@ def test_a_collector_that_was_away_gets_everything_portion_by_portion(collected:
     at(collected, story)
 
 
+def test_what_is_repeated_of_a_deployment_does_not_take_the_place_of_its_end(collected: Desk) -> None:
+    topic = "tflotilla/t/pi-1/deployment"
+
+    async def story() -> None:
+        collected.courier.report("deployment", b'{"state":"confirming"}', bundle=None)
+        collected.report(50)
+        collected.courier.report("deployment", b'{"state":"succeeded"}', bundle=None)
+        await collected.until(lambda: len(collected.arrived()) == 50)
+        collected.pass_time(SILENCE_S + 1)
+        await collected.until(lambda: len(collected.arrived()) > 50)
+        await collected.idle()
+
+        repeated = [each.retain for each in collected.broker.published if b'"confirming"' in each.payload]
+        assert repeated == [True, False]
+        assert b'"succeeded"' in collected.broker.retained[topic]
+
+    at(collected, story)
+
+
 def test_what_is_acknowledged_by_ranges_is_not_sent_again(collected: Desk) -> None:
     """Collectors that share the work each say what they have; only what none has is sent once more."""
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.host.telemetry import fake_board
 from tflotilla.host.telemetry.fleet_view import BoardView, FleetView, Sequence
+from tflotilla.host.telemetry.live import Live
+from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 
@@ -165,6 +167,66 @@ def test_an_old_window_from_an_outbox_counts_but_is_not_the_present() -> None:
 
     assert board.metrics == fake_board.metrics(7)
     assert board.inferences == 12
+
+
+def test_what_an_outbox_repeats_of_a_deployment_does_not_undo_its_end() -> None:
+    confirming = DeploymentStatus(
+        deployment="d1", candidate="ab" * 32, title="digits-1.0.0", state=DeploymentState.CONFIRMING
+    )
+
+    board = only(EMPTY.folding([*history(), raw("deployment", confirming, seq=6, at=102.5)]))
+
+    assert board.deployment is not None
+    assert board.deployment.state is DeploymentState.SUCCEEDED
+
+
+def test_a_board_that_starts_again_with_its_clock_at_1970_is_followed() -> None:
+    again = [
+        raw("availability", messages.Availability(status="online"), boot="b", at=5),
+        raw("metrics", fake_board.metrics(3), boot="b", seq=1, at=6),
+        raw("metrics", fake_board.metrics(7), boot="a", seq=8, at=200),
+    ]
+
+    board = only(EMPTY.folding([raw("metrics", fake_board.metrics(5), boot="a", seq=9, at=100), *again]))
+
+    assert board.metrics == fake_board.metrics(3)
+    assert board.inferences == 15
+
+
+def hear(live: Live, said: Raw, *, at: float, retained: bool = False) -> list[messages.Message[Any]]:
+    return live.hear([Received(topic=said[0], payload=said[1], at=at, retained=retained)])
+
+
+def test_what_the_broker_kept_is_no_end_of_a_gap_and_no_duplicate_when_it_is_told_again() -> None:
+    deployment = history()[-1]
+    live = Live("barn")
+
+    heard = [
+        len(hear(live, deployment, at=500.0, retained=True)),
+        len(hear(live, raw("metrics", fake_board.metrics(), seq=60), at=501.0)),
+        len(hear(live, deployment, at=502.0, retained=True)),
+        len(hear(live, raw("metrics", fake_board.metrics(), seq=61), at=503.0)),
+    ]
+
+    board = live.boards["pi-1"]
+    assert [1, 1, 0, 1] == heard
+    assert (0, 0, 1) == (board.missing, board.duplicates, len(board.deployments))
+
+
+def test_a_board_was_seen_when_it_spoke_not_when_the_broker_told_of_it() -> None:
+    spoke_at = 1_700_000_000.0
+    state = raw("state", fake_board.state(), at=spoke_at)
+    live = Live("barn")
+
+    hear(live, state, at=spoke_at + 9000, retained=True)
+    assert spoke_at == live.boards["pi-1"].seen
+
+    # A clock that was never set, or is ahead, says nothing.
+    unset = Live("barn")
+    hear(unset, raw("state", fake_board.state(), at=7.0), at=spoke_at, retained=True)
+    ahead = Live("barn")
+    hear(ahead, state, at=spoke_at - 60, retained=True)
+    assert (spoke_at, spoke_at - 60) == (unset.boards["pi-1"].seen, ahead.boards["pi-1"].seen)
 
 
 def test_a_fleet_of_boards_is_kept_apart() -> None:

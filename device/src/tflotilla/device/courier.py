@@ -165,9 +165,10 @@ class Courier:
             self._wake.set()
             await asyncio.sleep(0.02)
 
-    def _publication(self, channel: topics.Channel, message: bytes) -> Publication:
+    def _publication(self, channel: topics.Channel, message: bytes, *, again: bool = False) -> Publication:
         topic = topics.topic(self._fleet, self._envelopes.board, channel)
-        return Publication(topic=topic, payload=message, retain=channel in topics.RETAINED)
+        # What is repeated for a collector is of the past: it must not stand in the place of what came after it.
+        return Publication(topic=topic, payload=message, retain=channel in topics.RETAINED and not again)
 
     # What happened
 
@@ -264,7 +265,7 @@ class Courier:
                     return
                 self._cursor = row.id
 
-    def _send_row(self, row: Row, now: float) -> bool:
+    def _send_row(self, row: Row, now: float, *, again: bool = False) -> bool:
         """Send one row, or pass it over; False when there is no room for it now."""
         if row.id in self._in_flight or self._denied.get(row.channel, (now, 0.0))[0] > now:
             return True
@@ -272,7 +273,8 @@ class Courier:
             _LOG.error("a report of %d bytes is dropped: the broker takes %d", len(row.payload), self._limits.max_bytes)
             self._outbox.drop([row.id])
             return True
-        if self._transport is None or not self._transport.publish(self._publication(row.channel, row.payload), row.id):
+        publication = self._publication(row.channel, row.payload, again=again)
+        if self._transport is None or not self._transport.publish(publication, row.id):
             return False
         self._in_flight[row.id] = row.channel
         if row.boot == self._envelopes.boot:
@@ -293,7 +295,7 @@ class Courier:
         for row in self._outbox.after(0, limit=self._limits.max_in_flight):
             if row.id > self._cursor or len(self._in_flight) >= self._limits.max_in_flight:
                 break
-            if not self._send_row(row, now):
+            if not self._send_row(row, now, again=True):
                 break
             repeated_to = max(repeated_to, row.id)
         self._repeated = (now, repeated_to)

@@ -80,12 +80,14 @@ class Said:
         bundle: str | None = DIGEST,
         seq: int | None = None,
         at: float = 1000.0,
+        retained: bool = False,
     ) -> None:
         channel = next(name for name, kind in messages.BODIES.items() if kind is type(body))
         numbered = channel not in topics.MOMENTARY
         number = (next(self.numbers) if seq is None else seq) if numbered else 0
         payload = self.payload(board, body, bundle=bundle, seq=number)
-        self._new += self.live.hear([Received(topic=f"tflotilla/{FLEET}/{board}/{channel}", payload=payload, at=at)])
+        topic = f"tflotilla/{FLEET}/{board}/{channel}"
+        self._new += self.live.hear([Received(topic=topic, payload=payload, at=at, retained=retained)])
 
     def hello(self, board: str) -> None:
         self.say(board, messages.Availability(status="online"))

@@ -75,6 +75,25 @@ def test_every_metric_of_the_catalogue_can_be_scraped(port: int) -> None:
     assert {name for metric in CATALOGUE for name in metric.samples} <= names
 
 
+def test_a_deployment_that_ended_before_we_listened_counts_neither_as_one_nor_as_a_gap(tmp_path: Path) -> None:
+    fleet = said.Said(tmp_path, "pi-1")
+    undone = DeploymentStatus(deployment="d", candidate="c", title="x-1", state=DeploymentState.ROLLED_BACK)
+    fleet.say("pi-1", undone, seq=24, retained=True)
+    fleet.say("pi-1", said.window(), seq=100)
+
+    with serving.bridge(fleet) as bridge:
+        bridge.step(fleet.news())
+        fleet.say("pi-1", undone, seq=101)
+        before = serving.value(bridge.port, "tflotilla_deployments_total", outcome="rolled_back")
+        bridge.step(fleet.news())
+
+        assert (None, 1.0, 0.0) == (
+            before,
+            serving.value(bridge.port, "tflotilla_deployments_total", outcome="rolled_back"),
+            serving.value(bridge.port, "tflotilla_board_missing_messages"),
+        )
+
+
 def test_a_histogram_is_cumulative_and_ends_in_infinity(port: int) -> None:
     buckets = [
         (sample.labels["le"], sample.value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tflotilla.host.telemetry import decoding
 from tflotilla.shared.contract import messages, topics
@@ -24,11 +24,15 @@ from tflotilla.shared.contract.deployment import DeploymentStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tflotilla.shared.contract.messages import Message
+
 _LAST_PREDICTIONS = 5
 _LAST_EVENTS = 20
 _LAST_DEPLOYMENTS = 20
 _KEPT_BOOTS = 8
 _KEPT_RANGES = 256
+#: A clock that says less (2020) was never set.
+_UNSET_CLOCK = 1577836800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class Sequence:
     duplicates: int = 0
     #: Numbers between ranges that were merged to save memory: they count as missing for ever.
     given_up: int = 0
+    #: The last that only the broker's memory told: not counted, because nobody listened when its neighbours were sent.
+    retold: int = 0
 
     @property
     def received(self) -> int:
@@ -79,24 +85,39 @@ class Sequence:
         if len(merged) > _KEPT_RANGES:
             given_up += merged[1][0] - merged[0][1] - 1
             merged[:2] = [(merged[0][0], merged[1][1])]
-        return Sequence(ranges=tuple(merged), duplicates=self.duplicates, given_up=given_up)
+        return dataclasses.replace(self, ranges=tuple(merged), given_up=given_up)
+
+    def has(self, number: int) -> bool:
+        """Whether a number arrived."""
+        return any(first <= number <= last for first, last in self.ranges)
+
+
+class Report(NamedTuple):
+    """Names a report of a board, and says when it was made by the board's clock."""
+
+    boot: str
+    seq: int
+    time: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardView:
-    """What is known of one board. Times are Unix seconds: `seen` by this machine's clock, the others by the board's."""
+    """What is known of one board. Times are Unix seconds by the board's clock, but for `seen`."""
 
     board: str
+    #: When it was heard last, by this machine's clock; of what the broker kept, when the board said it by its own.
     seen: float
     availability: Literal["online", "offline"] | None = None
     boot: str | None = None
     state: messages.State | None = None
     model: messages.ModelCard | None = None
     deployment: DeploymentStatus | None = None
+    #: Which report of the board that was, and the last metrics.
+    deployment_of: Report | None = None
+    metrics_of: Report | None = None
     #: How deployments ended, with the time the board said so; the newest first.
     deployments: tuple[tuple[float, DeploymentStatus], ...] = ()
     metrics: messages.Metrics | None = None
-    metrics_time: float = 0.0
     #: The newest first.
     predictions: tuple[messages.Prediction, ...] = ()
     thumbnail: messages.Thumbnail | None = None
@@ -119,6 +140,11 @@ class BoardView:
     def missing(self) -> int:
         """Messages that were sent between two that arrived, and did not arrive."""
         return sum(sequence.missing for sequence in self.sequences.values())
+
+    def was_retold(self, message: Message[Any]) -> bool:
+        """Whether a numbered message is only known from the broker's memory: it was sent before somebody listened."""
+        sequence = self.sequences.get(message.boot)
+        return sequence is not None and 0 < message.seq == sequence.retold
 
     @property
     def inferences_per_second(self) -> float | None:
@@ -167,15 +193,22 @@ def understood(topic: str, payload: bytes) -> messages.Message[Any] | None:
     return decoding.understood(topic, payload)
 
 
-def fold(before: BoardView | None, message: messages.Message[Any], at: float) -> tuple[BoardView, bool]:
-    """Return the board after this message, which came at `at`, and whether it said something new: no repetition."""
-    before = before or BoardView(board=message.board, seen=at)
-    view = dataclasses.replace(before, seen=max(before.seen, at), messages=before.messages + 1)
+def fold(
+    before: BoardView | None, message: messages.Message[Any], at: float, *, retained: bool = False
+) -> tuple[BoardView, bool]:
+    """Return the board after this message, which came at `at`, and whether it said something new: no repetition.
+
+    `retained`: the broker kept it for those who come later.
+    """
+    said_at = message.time if retained and message.time > _UNSET_CLOCK else at
+    before = before or BoardView(board=message.board, seen=min(at, said_at))
+    view = dataclasses.replace(before, seen=max(before.seen, min(at, said_at)), messages=before.messages + 1)
     if message.seq > 0:
         counted = before.sequences.get(message.boot, Sequence())
-        after = counted.adding(message.seq)
+        known = counted.has(message.seq) or counted.retold == message.seq
+        after = dataclasses.replace(counted, retold=message.seq) if retained else counted.adding(message.seq)
         view = dataclasses.replace(view, sequences=_with_boot(before.sequences, message.boot, after))
-        if after.duplicates > counted.duplicates:
+        if known:
             return view, False
     return _fold_body(view, message), True
 
@@ -195,8 +228,9 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
         case messages.Metrics():
             changes = {"inferences": view.inferences + body.count, "errors": view.errors + body.errors}
             # An outbox that is emptied after an outage brings old windows: they count, but they are not the present.
-            if message.time >= view.metrics_time:
-                changes |= {"metrics": body, "metrics_time": message.time}
+            report = _report(message)
+            if _is_later(report, view.metrics_of, view.boot):
+                changes |= {"metrics": body, "metrics_of": report}
         case messages.Predictions():
             newest = sorted((*body.results, *view.predictions), key=lambda result: result.time, reverse=True)
             changes = {
@@ -208,7 +242,9 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
         case messages.Event():
             changes = {"events": (body, *view.events)[:_LAST_EVENTS]}
         case DeploymentStatus():
-            changes = {"deployment": body}
+            report = _report(message)
+            if _is_later(report, view.deployment_of, view.boot):
+                changes = {"deployment": body, "deployment_of": report}
             if body.state.final:
                 changes["deployments"] = ((message.time, body), *view.deployments)[:_LAST_DEPLOYMENTS]
         case _:
@@ -223,6 +259,24 @@ def _availability(view: BoardView, message: messages.Message[Any], body: message
     if body.status == "offline" and view.availability == "online" and view.boot not in (None, message.boot):
         return {}
     return {"availability": body.status, "boot": message.boot}
+
+
+def _report(message: messages.Message[Any]) -> Report:
+    return Report(message.boot, message.seq, message.time)
+
+
+def _is_later(report: Report, before: Report | None, boot: str | None) -> bool:
+    """Whether a board made a report after another one; `boot` is the one that it runs in.
+
+    Within a boot numbers say so. Between boots the running one is the later. Clocks may be wrong, and are asked last.
+    """
+    if before is None:
+        return True
+    if report.boot == before.boot:
+        return report.seq >= before.seq
+    if boot in (report.boot, before.boot):
+        return report.boot == boot
+    return report.time >= before.time
 
 
 def _with_boot(sequences: Mapping[str, Sequence], boot: str, sequence: Sequence) -> dict[str, Sequence]:

@@ -87,7 +87,7 @@ class Live:
             if before is None and len(self._boards) >= MOST_BOARDS and message.board not in self._known:
                 self.foreign += 1
                 continue
-            self._boards[message.board], is_new = fleet_view.fold(before, message, each.at)
+            self._boards[message.board], is_new = fleet_view.fold(before, message, each.at, retained=each.retained)
             if is_new:
                 self._add(message)
                 new.append(message)

@@ -116,7 +116,9 @@ class PrometheusBridge:
         with self._lock:
             for message in news.messages:
                 if self._setting.unknown or message.board in enrolled:
-                    self._sums.add(message)
+                    # Counters count since we listen: a deployment that the broker remembers ended before.
+                    if not live.boards[message.board].was_retold(message):
+                        self._sums.add(message)
                     if isinstance(message.body, Metrics):
                         self._windows[message.board] = news.now
             boards = {board: view for board, view in live.boards.items() if self._setting.unknown or board in enrolled}
