@@ -276,6 +276,27 @@ def test_a_report_without_the_model_is_refused(tmp_path: Path) -> None:
         build.read_evaluation(report, making.model(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("winners", "scores", "why"),
+    [
+        ('{"0":-1}', [0] * 10, "no count below 0"),
+        ('{"0":1}', [0] * 9, "10 bins of scores"),
+        ('{"zero":1}', [0] * 10, "the numbers of their classes"),
+        ('{"-1":1}', [0] * 10, "the numbers of their classes"),
+    ],
+)
+def test_answers_that_no_evaluation_gives_are_refused(
+    tmp_path: Path, winners: str, scores: list[int], why: str
+) -> None:
+    model = making.model(tmp_path)
+    report = tmp_path / "report.json"
+    answers = f'{{"winners":{winners},"scores":{scores},"softmax_scores":{[0] * 10}}}'
+    report.write_text(f'{{"model":"{model.name}","samples":90,"accuracy":0.9,"runtime":"x","answers":{answers}}}')
+
+    with pytest.raises(InputError, match=why):
+        build.read_evaluation(report, model)
+
+
 def test_a_model_that_crashes_a_runtime_costs_a_line_not_the_host() -> None:
     """int4 blockwise weights abort both runtimes."""
     model = catalogue.path("models/troublesome_tflite/blockwise_quantized.tflite")

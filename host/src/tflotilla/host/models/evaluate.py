@@ -97,6 +97,10 @@ class ClassScore:
     boxes: int
 
 
+#: Scores are counted in so many bins.
+_TENTHS = 10
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What a classifier answered to all samples, whether right or wrong."""
@@ -106,6 +110,16 @@ class Answers:
     #: How many winners scored in [0, 0.1), [0.1, 0.2), … [0.9, 1], outputs read as scores, and as logits.
     scores: tuple[int, ...]
     softmax_scores: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no evaluation says: files are written by hand, too. Raises ValueError."""
+        if not all(index.isascii() and index.isdigit() for index in self.winners):
+            message = "winners are named by the numbers of their classes"
+            raise ValueError(message)
+        counts = (*self.winners.values(), *self.scores, *self.softmax_scores)
+        if {len(self.scores), len(self.softmax_scores)} != {_TENTHS} or min(counts) < 0:
+            message = f"answers have {_TENTHS} bins of scores, and no count below 0"
+            raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
