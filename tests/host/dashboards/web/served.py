@@ -31,7 +31,13 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def page(folder: Path, *, boards: int = 6, token: str | None = feed.TOKEN) -> Iterator[tuple[Made, int]]:
+def page(
+    folder: Path,
+    *,
+    boards: int = 6,
+    token: str | None = feed.TOKEN,
+    connection: type[server.Connection] = server.Connection,
+) -> Iterator[tuple[Made, int]]:
     """Serve a simulated fleet in a thread; yield it and its port. Its boards have come, and say nothing more."""
     with feed.made(boards, folder=folder, token=token, token_delay_s=0.01) as made:
         made.now.connection(connected=True)
@@ -41,7 +47,9 @@ def page(folder: Path, *, boards: int = 6, token: str | None = feed.TOKEN) -> It
         opened = server.listen("127.0.0.1", 0)
         application = app.build(made.site, names=access.own_names("127.0.0.1"))
         up = threading.Event()
-        config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="on", ws="none", http="h11")
+        config = uvicorn.Config(
+            application, log_config=None, access_log=False, lifespan="on", ws="none", http=connection
+        )
         serving = _Server(config, up)
         thread = threading.Thread(target=lambda: asyncio.run(serving.serve(sockets=[opened])))
         thread.start()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tflotilla.host.dashboards.web import access, server
 from tflotilla.host.dashboards.web.access import Token
 from tflotilla.shared.contract.errors import InputError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SECRET = "0123456789abcdef"
 
@@ -25,6 +22,7 @@ SECRET = "0123456789abcdef"
         ("PI.local.", "pi.local"),
         ("[::1]:8080", "::1"),
         ("::1", "::1"),
+        ("[::1]evil.example", "[::1]evil.example"),
         ("10.0.0.1", "10.0.0.1"),
         ("", ""),
     ],
@@ -92,6 +90,11 @@ def test_what_is_no_secret_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_token_file_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read: No such file"):
         access.read_token(tmp_path / "token")
+
+
+def test_a_file_without_an_end_is_no_token() -> None:
+    with pytest.raises(InputError, match="token file /dev/zero: its first line"):
+        access.read_token(Path("/dev/zero"))
 
 
 def test_whoever_guesses_waits_and_does_not_keep_others_waiting() -> None:

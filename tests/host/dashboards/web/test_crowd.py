@@ -11,6 +11,7 @@ import httpx
 
 from tests.brokers import until
 from tests.host.dashboards.web import served
+from tflotilla.host.dashboards.web import server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,3 +123,45 @@ def test_streams_end_when_the_server_does(tmp_path: Path) -> None:
             page.close()
 
             assert all(name in ("tiles", "source", "rollouts") for name, _data in events)
+
+
+class _Hasty(server.Connection):
+    patience_s = 0.2
+
+
+class _Few(server.Connection):
+    most = 3
+
+
+def test_who_connects_and_asks_nothing_is_hung_up_on_and_a_stream_is_not(tmp_path: Path) -> None:
+    with served.page(tmp_path, connection=_Hasty) as (made, port), contextlib.ExitStack() as open_ones:
+        silent, half, browser = (
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(3)
+        )
+        browser.sendall(_ASK)
+        half.sendall(_ASK[:20])
+        taken = {browser: bytearray()}
+        _read_until(taken, b"event: fleet")
+
+        assert (True, True) == (_ended(silent), _ended(half))
+        taken[browser].clear()
+        made.now.hear(made.boards[0].window(made.now.time()))
+        _read_until(taken, b"pi-001")
+
+
+def test_there_are_never_more_connections_than_files_may_be_open(tmp_path: Path) -> None:
+    with served.page(tmp_path, connection=_Few) as (_made, port), contextlib.ExitStack() as open_ones:
+        held = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(_Few.most)
+        ]
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as late:
+            assert _ended(late)
+        held[0].sendall(_ASK)
+        _read_until({held[0]: bytearray()}, b"event: fleet")
+
+
+def _ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import os
 import socket
 import stat
 from typing import TYPE_CHECKING
@@ -63,8 +64,10 @@ def read_token(file: Path, *, tell: Callable[[str], None] = lambda _line: None) 
 
     """
     try:
-        lines = file.read_text().splitlines()
-        mode = file.stat().st_mode
+        with file.open() as opened:
+            # Whatever is named here by mistake, a device say, need not end.
+            lines = opened.read(2 * _LONGEST).splitlines()
+            mode = os.fstat(opened.fileno()).st_mode
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"token file {file} can't be read: {reason}") from error
@@ -99,7 +102,8 @@ def host_of(header: str) -> str:
     """Return the host of `host:port`, in lower case, IPv6 without its brackets."""
     text = header.strip().lower()
     if text.startswith("["):
-        return text[1:].partition("]")[0]
+        address, _, rest = text[1:].partition("]")
+        return address if not rest or rest.startswith(":") else text
     return text.partition(":")[0].rstrip(".") if text.count(":") <= 1 else text
 
 
