@@ -126,9 +126,26 @@ def test_a_sum_grows_as_it_is_read() -> None:
         assert total.percentile(99) == sketches.percentile(sketches.of(seen), 99)
 
 
+def test_a_sum_added_to_a_sum_is_its_sketch_added() -> None:
+    parts = [sketches.of(part) for part in np.split(drawn("a model"), 4)]
+    total = sketches.Sum()
+    for pair in (parts[:2], parts[2:]):
+        half = sketches.Sum()
+        for part in pair:
+            half.add(part)
+        total.merge(half)
+        # It is a copy: what is merged is not grown by what comes later.
+        assert half.sketch() == sketches.merged(pair)
+
+    assert sketches.merged(parts) == total.sketch()
+    assert sketches.percentile(sketches.merged(parts), 99) == total.percentile(99)
+
+
 def test_sketches_of_other_buckets_are_refused() -> None:
     other = LatencySketch(relative_error=0.01, indices=(5,), counts=(1,))
 
+    with pytest.raises(ValueError, match=r"relative error 0.01 can't be added to one of 0.005"):
+        sketches.Sum().merge(sketches.Sum(0.01))
     with pytest.raises(ValueError, match=r"relative error 0.01 can't be added to one of 0.005"):
         sketches.merged([sketches.of(drawn("equal")), other])
 

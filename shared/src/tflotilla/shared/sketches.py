@@ -71,16 +71,29 @@ class Sum:
             ValueError: its buckets are others.
 
         """
-        if sketch.relative_error != self.relative_error:
-            message = (
-                f"a sketch of relative error {sketch.relative_error} can't be added to one of {self.relative_error}"
-            )
-            raise ValueError(message)
+        self._check(sketch.relative_error)
         buckets = self._buckets
         for index, count in zip(sketch.indices, sketch.counts, strict=True):
             buckets[index] = buckets.get(index, 0) + count
         self.zeros += sketch.zeros
         self.count += sketch.zeros + sum(sketch.counts)
+
+    def merge(self, other: Sum) -> None:
+        """Add another sum: as `add(other.sketch())`, at a fraction of its price. Raises ValueError."""
+        self._check(other.relative_error)
+        if not self._buckets:
+            self._buckets = dict(other._buckets)
+        else:
+            buckets = self._buckets
+            for index, count in other._buckets.items():
+                buckets[index] = buckets.get(index, 0) + count
+        self.zeros += other.zeros
+        self.count += other.count
+
+    def _check(self, relative_error: float) -> None:
+        if relative_error != self.relative_error:
+            message = f"a sketch of relative error {relative_error} can't be added to one of {self.relative_error}"
+            raise ValueError(message)
 
     def sketch(self) -> LatencySketch:
         """Return all of it as one sketch."""
@@ -97,7 +110,7 @@ class Sum:
 
         Raises ValueError for a percentage that is not above 0 and at most 100.
         """
-        return percentile(self.sketch(), percent)
+        return _nearest_rank(sorted(self._buckets.items()), self.count, self.zeros, self.relative_error, percent)
 
 
 def merged(sketches: Iterable[LatencySketch]) -> LatencySketch:
@@ -120,20 +133,26 @@ def percentile(sketch: LatencySketch, percent: float) -> float | None:
     A bucket stands for 2·g^i / (g + 1), which is within the relative error of everything in it.
     Raises ValueError for a percentage that is not above 0 and at most 100.
     """
+    buckets = zip(sketch.indices, sketch.counts, strict=True)
+    return _nearest_rank(buckets, count(sketch), sketch.zeros, sketch.relative_error, percent)
+
+
+def _nearest_rank(
+    buckets: Iterable[tuple[int, int]], values: int, zeros: int, relative_error: float, percent: float
+) -> float | None:
     if not 0 < percent <= 100:  # noqa: PLR2004 - per cent
         message = f"no {percent} percentile"
         raise ValueError(message)
-    values = count(sketch)
     if values == 0:
         return None
     rank = max(1, math.ceil(round(percent * values / 100, 9)))
-    seen = sketch.zeros
+    seen = zeros
     if rank <= seen:
         return 0.0
-    for index, counted in zip(sketch.indices, sketch.counts, strict=True):
+    for index, counted in buckets:
         seen += counted
         if seen >= rank:
-            return value(index, sketch.relative_error)
+            return value(index, relative_error)
     raise AssertionError
 
 

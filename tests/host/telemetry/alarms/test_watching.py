@@ -272,6 +272,31 @@ def test_what_was_lost_is_counted_from_when_we_listen() -> None:
     assert (False, "nothing lost (at most 0)") == played.sight(100.5)
 
 
+@pytest.mark.parametrize("reason", ["away", "too fast"])
+def test_what_we_did_not_hear_ourselves_is_not_missing(reason: str) -> None:
+    pi, played = Speaker(), Played(rules.Drops(over_s=60.0))
+    played.at(0.0, pi.is_online(0.0), pi.says("metrics", window(), at=0.0))
+    played.at(2.0)
+    pi.seq += 3
+    if reason == "away":
+        played.connections = 2
+    else:
+        played.watching.hear((), dropped=3)
+    played.watching.look(3.0, connected=True, connections=played.connections)
+
+    played.watching.hear([pi.says("metrics", window(), at=4.0)], dropped=3)
+    early = played.sight(5.0)
+    for second in range(5, 200, 5):
+        played.watching.hear([pi.says("metrics", window(), at=float(second))], dropped=3)
+    known = played.sight(200.0)
+    pi.seq += 2
+    played.watching.hear([pi.says("metrics", window(), at=201.0)], dropped=3)
+
+    assert (None, "we did not hear everything ourselves") == early
+    assert (False, "nothing lost (at most 0)") == known
+    assert (True, "2 reports missing (at most 0)") == played.sight(201.5)
+
+
 def test_errors_and_a_model_that_does_not_run_are_one_rule() -> None:
     pi, played = Speaker(), Played(rules.Errors())
     played.at(0.0, pi.is_online(0.0), pi.says("metrics", window(errors=10), at=0.0))

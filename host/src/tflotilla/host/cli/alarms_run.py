@@ -199,7 +199,9 @@ class _Watch:
         while deadline is None or time.monotonic() < deadline:
             connections = broker.connections
             left = _TICK_S if deadline is None else min(_TICK_S, deadline - time.monotonic())
-            self._watching.hear(broker.receive(timeout_s=max(0.0, left)))
+            self._watching.hear(broker.receive(timeout_s=max(0.0, left)), dropped=broker.dropped)
+            if broker.dropped:
+                self._tell_once("messages come faster than they can be read, and some are lost; see docs/alarms.md")
             if broker.connected != connected:
                 connected = broker.connected
                 output.note("the broker is back" if connected else "the broker is away: nothing fires or resolves")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tflotilla.shared import sketches
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from tflotilla.shared.contract.messages import Metrics
 
 _SCORE_BINS = 10
@@ -36,20 +38,23 @@ class Totals:
         self.scores = [0] * _SCORE_BINS
         self.stages: dict[str, sketches.Sum] = {}
 
-    def add(self, window: Metrics) -> None:
-        """Add one window; stages without a sketch (older agents) add nothing to latencies."""
+    def add(self, window: Metrics, *, stages: Collection[str] | None = None, labels: bool = True) -> None:
+        """Add one window; stages without a sketch (older agents) add nothing to latencies.
+
+        `stages` and `labels` say what is wanted of it beside the counts.
+        """
         self.seconds += window.window_s
         self.count += window.count
         self.errors += window.errors
         self.unreadable += window.unreadable
         self.dropped += window.dropped
         self.low_confidence += window.low_confidence or 0
-        for label in window.labels:
+        for label in window.labels if labels else ():
             self._add_label(label.label, label.count, label.count * label.mean_score)
         if len(window.scores) == _SCORE_BINS:
             self.scores = [a + b for a, b in zip(self.scores, window.scores, strict=True)]
         for stage, latency in window.stages.items():
-            if latency.sketch is not None:
+            if latency.sketch is not None and (stages is None or stage in stages):
                 self._stage(stage, latency.sketch.relative_error).add(latency.sketch)
 
     def merge(self, other: Totals) -> None:
@@ -64,7 +69,7 @@ class Totals:
             self._add_label(label, count, total)
         self.scores = [a + b for a, b in zip(self.scores, other.scores, strict=True)]
         for stage, summed in other.stages.items():
-            self._stage(stage, summed.relative_error).add(summed.sketch())
+            self._stage(stage, summed.relative_error).merge(summed)
 
     def _add_label(self, label: str, count: int, score: float) -> None:
         if label not in self.labels and len(self.labels) >= MOST_LABELS:

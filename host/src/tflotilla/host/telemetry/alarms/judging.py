@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from tflotilla.host.pages.words import age, duration, printable
 from tflotilla.host.telemetry import drift, presence
 from tflotilla.host.telemetry.alarms import rules
-from tflotilla.shared import sketches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,11 +132,14 @@ def _drops(condition: rules.Drops, lately: Lately | None) -> Sight:
         return _not_yet("no window yet")
     lost = {
         "results thrown away": lately.totals.dropped,
-        "reports missing": lately.missing,
+        "reports missing": lately.missing or 0,
         "reports its outbox had no room for": lately.outbox_dropped,
     }
     said = ", ".join(f"{count} {what}" for what, count in lost.items() if count > 0) or "nothing lost"
-    return Sight(broken=sum(lost.values()) > condition.above, figure=f"{said} (at most {condition.above})")
+    broken = sum(lost.values()) > condition.above
+    if lately.missing is None and not broken:
+        return _unknown("we did not hear everything ourselves")
+    return Sight(broken=broken, figure=f"{said} (at most {condition.above})")
 
 
 def _latency(condition: rules.Latency, lately: Lately | None) -> Sight:
@@ -149,7 +151,7 @@ def _latency(condition: rules.Latency, lately: Lately | None) -> Sight:
     needed = math.ceil(100 / max(100 - condition.percentile, 1))
     if summed.count < needed:
         return _not_yet(f"{summed.count} runs of {needed}")
-    found = sketches.percentile(summed.sketch(), condition.percentile) or 0.0
+    found = summed.percentile(condition.percentile) or 0.0
     bound = condition.above_ms * _NS_PER_MS
     figure = f"p{condition.percentile:g} {duration(found)} (at most {duration(bound)}, {summed.count} runs)"
     return Sight(broken=found > bound, figure=figure)
@@ -170,7 +172,7 @@ def _drift(condition: rules.Drift, view: BoardView, lately: Lately | None) -> Si
         return _not_yet("no answers")
     found = drift.psi(before, after)
     allowed = max(condition.above_psi, found.chance)
-    chance = f", by chance with {sum(after.values())}" if allowed > condition.above_psi else ""
+    chance = f": what chance makes of {sum(after.values())} answers" if allowed > condition.above_psi else ""
     return Sight(broken=found.value > allowed, figure=f"PSI {found.value:.2f} (at most {allowed:.2f}{chance})")
 
 

@@ -12,7 +12,6 @@ What it does NOT do: look at a clock, or recognize repetitions (`live` does).
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,8 +42,9 @@ class Lately:
 
     bundle: str | None
     totals: Totals
-    #: Reports that were sent and did not come, and those that its outbox had no room for.
-    missing: int
+    #: Reports that were sent and did not come; None where it was us who did not hear.
+    missing: int | None
+    #: Reports that its outbox had no room for.
     outbox_dropped: int
 
 
@@ -84,7 +84,13 @@ class Recent:
     def __init__(self, *, over_s: float, wants: Wants) -> None:
         self._slot_s = over_s / _SLOTS
         self.wants = wants
+        self._over_s = over_s
         self._boards: dict[str, _Board] = {}
+        self._lost_at = float("-inf")
+
+    def lost(self, now: float) -> None:
+        """Take that messages were lost on our side: gaps say nothing until they are forgotten."""
+        self._lost_at = now
 
     def hear(self, message: Message[Any], *, at: float, missing: int) -> None:
         """Take what was new. `at` is Unix seconds of this machine; `missing` the board's gaps as counted by now."""
@@ -119,8 +125,10 @@ class Recent:
         return Lately(
             bundle=board.bundle,
             totals=totals,
+            missing=None
+            if now - self._lost_at < 2 * self._over_s
             # A late message fills a gap: there may be fewer than before.
-            missing=max(0, board.missing - board.slots[0].missing_before),
+            else max(0, board.missing - board.slots[0].missing_before),
             outbox_dropped=sum(slot.outbox_dropped for slot in board.slots),
         )
 
@@ -134,13 +142,7 @@ class Recent:
         board.newest = max(board.newest, message.time)
         slot = self._slot(board, placed)
         if slot is not None:
-            slot.totals.add(
-                dataclasses.replace(
-                    body,
-                    stages={name: latency for name, latency in body.stages.items() if name in self.wants.stages},
-                    labels=body.labels if self.wants.labels else (),
-                )
-            )
+            slot.totals.add(body, stages=self.wants.stages, labels=self.wants.labels)
 
     def _state(self, board: _Board, message: Message[Any], body: messages.State, at: float) -> None:
         before = board.outbox_dropped

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tflotilla.host.telemetry.alarms import judging, rules, stepping
-from tflotilla.host.telemetry.alarms.recent import Recent, Wants
+from tflotilla.host.telemetry.alarms.recent import Lately, Recent, Wants
 from tflotilla.host.telemetry.alarms.rules import Rule
 from tflotilla.host.telemetry.alarms.stepping import Alarm, Change, Key, Seen
 from tflotilla.host.telemetry.live import Live
@@ -76,6 +76,7 @@ class Watching:
         self._since: float | None = None
         self._connections = 0
         self._adopting = True
+        self._dropped = self._dropped_before = 0
         self.use(watched)
 
     @property
@@ -99,7 +100,8 @@ class Watching:
     def use(self, watched: Watched) -> None:
         """Take other rules, or other boards; what was heard of those that stay is kept."""
         self._watched = watched
-        self._live.know(watched.every_board)
+        self._every_board = watched.every_board
+        self._live.know(self._every_board)
         spans: dict[float, Wants] = {}
         for rule in watched.rules:
             over_s = _over_s(rule.condition)
@@ -108,29 +110,33 @@ class Watching:
         if spans.keys() != self._spans.keys() or any(self._spans[s].wants != wants for s, wants in spans.items()):
             self._spans = {over_s: Recent(over_s=over_s, wants=wants) for over_s, wants in spans.items()}
 
-    def hear(self, received: Iterable[Received]) -> None:
-        """Take what arrived."""
-        said = []
+    def hear(self, received: Iterable[Received], *, dropped: int = 0) -> None:
+        """Take what arrived; `dropped` is how much came too fast for us since the beginning."""
+        self._dropped = dropped
         for each in received:
             if each.topic.startswith(f"{topics.HOST_ROOT}/"):
                 if each.retained and self._adopting:
                     self._adopt(each)
-            else:
-                said.append(each)
-        watched = self._watched.every_board
-        for message in self._live.hear(said):
-            view = self._live.boards[message.board]
-            if message.board in watched:
-                for span in self._spans.values():
-                    span.hear(message, at=view.seen, missing=view.missing)
+                continue
+            for message in self._live.hear([each]):
+                if message.board in self._every_board:
+                    missing = self._live.boards[message.board].missing
+                    for span in self._spans.values():
+                        span.hear(message, at=each.at, missing=missing)
 
     def look(self, now: float, *, connected: bool, connections: int) -> Outcome:
         """Judge every board by every rule. `connections` counts how often there was a connection."""
         begins = connected and connections != self._connections
         if not connected or begins:
             self._since = None if not connected else now
+            if self._connections and begins:
+                # What boards said meanwhile, we did not hear.
+                self._lost(now)
             self._connections = connections
             self._alarms = stepping.deaf(self._alarms)
+        if self._dropped > self._dropped_before:
+            self._dropped_before = self._dropped
+            self._lost(now)
         if self._since is None or now - self._since < _SETTLING_S:
             return Outcome(publications=self._publications(sorted(self._told), now) if begins else {})
         self._adopting = False
@@ -140,14 +146,27 @@ class Watching:
             publications=self._publications(sorted({change.alarm.board for change in changes}), now),
         )
 
+    def _lost(self, now: float) -> None:
+        for span in self._spans.values():
+            span.lost(now)
+
     def seen(self, now: float) -> dict[Key, Seen]:
         """Return what each rule sees at each of its boards."""
         listening = Listening(since=now if self._since is None else self._since, now=now)
-        return {
-            (board, rule.name): stepping.Seen(rule=rule, sight=self._sight(rule, board, listening))
-            for rule in self._watched.rules
-            for board in self._watched.boards.get(rule.name, ())
-        }
+        # What several rules ask of one stretch of time is added up once.
+        sums: dict[tuple[float, str], Lately | None] = {}
+        seen: dict[Key, Seen] = {}
+        for rule in self._watched.rules:
+            over_s = _over_s(rule.condition)
+            for board in self._watched.boards.get(rule.name, ()):
+                lately = None
+                if over_s is not None:
+                    if (over_s, board) not in sums:
+                        sums[over_s, board] = self._spans[over_s].lately(board, now)
+                    lately = sums[over_s, board]
+                sight = judging.judge(rule.condition, self._live.boards.get(board), lately, listening)
+                seen[board, rule.name] = Seen(rule=rule, sight=sight)
+        return seen
 
     def glance(self, now: float) -> Glance:
         """Return what is broken now, without waiting for what rules wait for, but with what a watcher says."""
@@ -161,11 +180,6 @@ class Watching:
         alarms, _ = stepping.step(self._alarms, at_once, now)
         waits = now - self._since < _LEAST_LOOK_S or any(each.sight.waits for each in seen.values())
         return Glance(seen=seen, firing=alarms, complete=not waits)
-
-    def _sight(self, rule: Rule, board: str, listening: Listening) -> judging.Sight:
-        over_s = _over_s(rule.condition)
-        lately = None if over_s is None else self._spans[over_s].lately(board, listening.now)
-        return judging.judge(rule.condition, self._live.boards.get(board), lately, listening)
 
     def _publications(self, boards: Sequence[str], now: float) -> dict[str, bytes]:
         self._told.update(boards)
