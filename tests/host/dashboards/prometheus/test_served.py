@@ -94,6 +94,14 @@ def test_a_deployment_that_ended_before_we_listened_counts_neither_as_one_nor_as
         )
 
 
+def test_connections_are_counted_because_what_came_between_two_is_missing_to_us_alone(fleet: said.Said) -> None:
+    with serving.bridge(fleet) as bridge:
+        for begins in (True, False, True):
+            bridge.step(fleet.news(begins=begins))
+
+        assert 2 == serving.value(bridge.port, "tflotilla_bridge_connections_total")
+
+
 def test_a_histogram_is_cumulative_and_ends_in_infinity(port: int) -> None:
     buckets = [
         (sample.labels["le"], sample.value)

@@ -100,6 +100,7 @@ class PrometheusBridge:
         self._windows: dict[str, float] = {}
         self._scene: Scene | None = None
         self._since = 0.0
+        self._connections = 0
         # The step writes sums while scrapes read them.
         self._lock = threading.Lock()
         self._server = _serving(host, port, _app(self.families))
@@ -113,6 +114,7 @@ class PrometheusBridge:
         live = self._setting.live
         enrolled = {board: entry.labels for board, entry in news.fleet.boards.items()}
         self._since = self._since or news.now
+        self._connections += news.begins
         with self._lock:
             for message in news.messages:
                 if self._setting.unknown or message.board in enrolled:
@@ -130,6 +132,7 @@ class PrometheusBridge:
                 now=news.now,
                 since=self._since,
                 connected=news.connected,
+                connections=self._connections,
                 boards=boards,
                 enrolled=enrolled,
                 windows=self._windows,

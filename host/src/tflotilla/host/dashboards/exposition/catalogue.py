@@ -184,6 +184,11 @@ CONNECTED = Metric(
     kind="gauge",
     meaning="1 while there is a connection to the broker; what boards are now is not known without.",
 )
+CONNECTIONS = Metric(
+    name="tflotilla_bridge_connections",
+    kind="counter",
+    meaning="Connections to the broker; what boards said between two may have come to others, and counts as missing.",
+)
 LISTENING_SINCE = Metric(
     name="tflotilla_bridge_start_time_seconds", kind="gauge", meaning="Since when counters count, in Unix seconds."
 )
@@ -233,6 +238,7 @@ CATALOGUE: tuple[Metric, ...] = (
     DEPLOYMENTS,
     BRIDGE,
     CONNECTED,
+    CONNECTIONS,
     LISTENING_SINCE,
     GARBAGE,
     FOREIGN,

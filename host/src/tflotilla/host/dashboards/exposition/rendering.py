@@ -38,6 +38,7 @@ class Scene:
     #: Board of fleet.toml → its labels there.
     enrolled: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     windows: Mapping[str, float] = field(default_factory=dict)
+    connections: int = 0
     garbage: int = 0
     foreign: int = 0
 
@@ -188,6 +189,7 @@ def _bridge(scene: Scene, sums: Sums) -> Iterable[Family]:
     )
     yield _family(catalogue.BRIDGE, [((scene.fleet,), 1)])
     yield _family(catalogue.CONNECTED, [((), scene.connected)])
+    yield _family(catalogue.CONNECTIONS, [((), scene.connections)])
     yield _family(catalogue.LISTENING_SINCE, [((), scene.since)])
     yield _family(catalogue.GARBAGE, [((), scene.garbage)])
     yield _family(catalogue.FOREIGN, [((), scene.foreign)])
