@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from contextlib import ExitStack
@@ -56,6 +57,7 @@ def run(
     alarms are firing.
     """
     from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.telemetry import presence
 
     if seconds is not None and not seconds > 0:
         message = f"--for must be a number of seconds above 0, not {seconds:g}"
@@ -65,11 +67,12 @@ def run(
         message = f"{loaded.path} has no [mqtt] table, so nothing reports; add host and port of your broker"
         raise ConfigError(message)
     found = alarm_rules.load(loaded, rules)
+    config = dataclasses.replace(loaded.mqtt, keepalive_s=min(loaded.mqtt.keepalive_s, presence.KEEPALIVE_S))
     if watch:
         interrupts.take_the_end_for_one()
-        firing = _Watch(loaded, loaded.mqtt, found, rules_given=rules is not None, as_json=as_json).run(seconds)
+        firing = _Watch(loaded, config, found, rules_given=rules is not None, as_json=as_json).run(seconds)
     else:
-        firing = _look(loaded, loaded.mqtt, found, seconds, as_json=as_json)
+        firing = _look(loaded, config, found, seconds, as_json=as_json)
     if firing:
         more = "" if len(firing) <= _NAMED else f" and {len(firing) - _NAMED} more"
         message = f"{len(firing)} {'alarm fires' if len(firing) == 1 else 'alarms fire'}: {', '.join(firing[:_NAMED])}"

@@ -18,6 +18,9 @@ WINDOWS_OF_SILENCE = 3
 SILENT_S = 15.0
 #: One whose model doesn't run says its state every 30 seconds.
 SILENT_IDLE_S = 75.0
+#: Who judges silence asks the broker so often whether it is there (MQTT's keep alive): one that hangs, or whose network
+#: is gone, is found out after twice that, before any board is called silent for it.
+KEEPALIVE_S = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
