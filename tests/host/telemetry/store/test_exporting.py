@@ -97,6 +97,25 @@ def test_a_prediction_is_a_row(store: DatabaseStore, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", exporting.FORMATS)
+def test_a_time_that_no_calendar_has_is_empty(store: DatabaseStore, tmp_path: Path, form: exporting.Format) -> None:
+    times = (-1e300, 1e18, 1e308, 253_402_300_800.0, _NOON)
+    results = tuple(Prediction(item="x", time=time, stages_ns={}, top=()) for time in times)
+    store.append([said(9, "predictions", Predictions(results=results))])
+    table = tables.table(store, "predictions", since=_NOON - 60, until=_NOON + 600)
+
+    assert 8 == exporting.write(table, tmp_path / "file", form)
+
+
+def test_of_times_only_those_of_the_calendar_are_written(store: DatabaseStore, tmp_path: Path) -> None:
+    results = tuple(Prediction(item="odd", time=time, stages_ns={}, top=()) for time in (1e18, 0.0))
+    store.append([said(9, "predictions", Predictions(results=results))])
+
+    rows = [row for row in as_csv(store, "predictions", tmp_path) if row["item"] == "odd"]
+
+    assert ["", "1970-01-01T00:00:00.000Z"] == [row["predicted"] for row in rows]
+
+
 def test_events_and_deployments_are_rows(store: DatabaseStore, tmp_path: Path) -> None:
     (event,) = as_csv(store, "events", tmp_path)
     (deployment,) = as_csv(store, "deployments", tmp_path)

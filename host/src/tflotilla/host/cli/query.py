@@ -62,12 +62,16 @@ def query(
     from tflotilla.host.telemetry.store import history
 
     grouping = _grouping(by)
+    if metric is Metric.GAPS and grouping:
+        raise UsageError("--by does not go with --metric gaps, which are per board and boot")
+    if metric is Metric.GAPS and until is not None:
+        raise UsageError("--until does not go with --metric gaps, which are of whole boots that were heard since then")
+    if stage is not None and metric is not Metric.LATENCY:
+        raise UsageError(f"--stage goes with --metric latency, not {metric.value}")
     begins, ends = stored_telemetry.span(since, until)
     loaded, boards = stored_telemetry.boards_of(fleet, selector, store=store)
     with stored_telemetry.opened(loaded, store) as opened:
         if metric is Metric.GAPS:
-            if grouping:
-                raise UsageError("--by does not go with --metric gaps, which are per board and boot")
             _show_gaps(opened, begins, boards, as_json=as_json)
             return
         question = history.Question(since=begins, until=ends, boards=boards, by=grouping)

@@ -27,6 +27,7 @@ Format = Literal["csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Kind = Literal["time", "text", "whole", "number", "truth"]
 _ROWS_AT_ONCE = 5000
+_FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,14 @@ def _as_it_is(value: object) -> object:
     return value
 
 
-def _iso(value: float) -> str:
+def _is_in_calendar(value: float) -> bool:
+    # Boards say what they like: a time outside of the years 1 to 9999 is none.
+    return _FIRST_TIME <= value <= _LAST_TIME
+
+
+def _iso(value: float) -> str | None:
+    if not _is_in_calendar(value):
+        return None
     moment = datetime.datetime.fromtimestamp(value, datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
@@ -129,7 +137,7 @@ def _iso(value: float) -> str:
 _SPOKEN: dict[Kind, Callable[[Any], object]] = {"time": _iso, "truth": lambda value: "true" if value else "false"}
 _MOST_WHOLE = (1 << 63) - 1
 _STORED: dict[Kind, Callable[[Any], object]] = {
-    "time": lambda value: int(value * 1e6),
+    "time": lambda value: int(value * 1e6) if _is_in_calendar(value) else None,
     "text": lambda value: value if isinstance(value, str) else json.dumps(value),
     "whole": lambda value: max(-_MOST_WHOLE, min(_MOST_WHOLE, int(value))),
     "number": float,

@@ -143,6 +143,8 @@ def engine(url: str, *, where: str = "[telemetry] store") -> tuple[sql.Engine, P
     if "://" not in url or url.startswith(FILE_URL):
         # By hand: a folder's name may hold what means something in a URL.
         file = Path(url.removeprefix(FILE_URL)).absolute()
+        if file.is_dir():
+            raise InputError(f"{where}: {file} is a folder; name a file in it")
         return _sqlite(file), file
     try:
         parsed = sql.make_url(url)
