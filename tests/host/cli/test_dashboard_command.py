@@ -123,6 +123,24 @@ def test_the_page_outlives_the_broker(
         assert client.get("/api/fleet").json()["connected"] is True
 
 
+@pytest.mark.mosquitto
+def test_no_board_is_called_silent_because_the_broker_hangs(
+    fleet_file: Path, mosquitto: brokers.Mosquitto, board: Callable[..., FakeBoard]
+) -> None:
+    with dashboard("--fleet", fleet_file) as (_process, client), board("pi-1") as one:
+        one.say("state", fake_board.state())
+        one.say("metrics", fake_board.metrics())
+        until(lambda: tile(client, "pi-1")["rate"] == 10.0, "the board's figures")
+        mosquitto.freeze()
+        try:
+            until(lambda: not client.get("/api/fleet").json()["connected"], "the page to notice")
+
+            assert "online" == tile(client, "pi-1")["status"]
+        finally:
+            mosquitto.thaw()
+        until(lambda: client.get("/api/fleet").json()["connected"], "the page to be back", timeout_s=90)
+
+
 def test_the_page_lives_without_a_broker_and_says_why(tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text('name = "barn"\n[mqtt]\nport = 1\n[boards.pi-1]\nhost = "127.0.0.1"\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -50,7 +51,7 @@ def watch(
     """
     from tflotilla.host.dashboards.looking import SORTS, Looking
     from tflotilla.host.fleet.inventory.fleet import Fleet
-    from tflotilla.host.telemetry import mqtt
+    from tflotilla.host.telemetry import mqtt, presence
     from tflotilla.shared.contract import topics
 
     if seconds is not None and not seconds > 0:
@@ -67,7 +68,8 @@ def watch(
     picked = None if only is None else loaded.select(only)
     wanted = None if picked is None else frozenset(picked)
     deadline = None if seconds is None else time.monotonic() + seconds
-    with mqtt.connect(loaded.mqtt, folder=loaded.folder) as broker:
+    config = dataclasses.replace(loaded.mqtt, keepalive_s=min(loaded.mqtt.keepalive_s, presence.KEEPALIVE_S))
+    with mqtt.connect(config, folder=loaded.folder) as broker:
         broker.subscribe(topics.every_board(loaded.name))
         with contextlib.suppress(KeyboardInterrupt):
             if as_json:

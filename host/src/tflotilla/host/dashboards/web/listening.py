@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import queue
 import secrets
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from tflotilla.host.telemetry import mqtt
+from tflotilla.host.telemetry import mqtt, presence
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.benchmark import BenchmarkRequest
 from tflotilla.shared.contract.errors import BrokerError, TflotillaError
@@ -89,7 +90,8 @@ class Ear:
 
     def _listen(self) -> None:
         assert self._config is not None  # noqa: S101 - `start` saw to it
-        with mqtt.connect(self._config, folder=self._folder) as broker:
+        config = dataclasses.replace(self._config, keepalive_s=min(self._config.keepalive_s, presence.KEEPALIVE_S))
+        with mqtt.connect(config, folder=self._folder) as broker:
             broker.subscribe(topics.every_board(self._now.fleet))
             self._now.connection(connected=True)
             while not self._stop.is_set():
