@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.host.benchmarks import answers
 from tests.host.dashboards.web import simulated
 from tests.host.dashboards.web.test_tiles import METRICS, STATE
+from tflotilla.host.dashboards.web import site
 from tflotilla.host.dashboards.web.fleet_now import FleetNow
 from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
-from tflotilla.shared.contract.messages import Availability, Event, Message, Predictions, Thumbnail
+from tflotilla.shared.contract.messages import Availability, Event, LabelCount, Message, Predictions, Thumbnail
 
 if TYPE_CHECKING:
     from tflotilla.shared.contract.topics import Channel
@@ -227,6 +229,37 @@ def test_a_picture_that_is_none_of_ours_is_not_kept(fleet: FleetNow) -> None:
 
     assert found is not None
     assert found["thumbnail"] is None
+
+
+def test_what_a_board_measured_is_told_in_short(fleet: FleetNow) -> None:
+    fleet.hear([say("benchmark", answers.report(2, 3), seq=1), say("availability", ONLINE, board="pi-2")])
+    fleet.hear([say("benchmark", answers.refusal("no such bundle"), seq=1, board="pi-2")])
+    fleet.changes()
+    one, other = (fleet.board_document(board) for board in ("pi-1", "pi-2"))
+
+    assert one is not None
+    assert other is not None
+    told = one["benchmark"]
+    assert (2, 3, 700, 0.0253, True) == tuple(told[key] for key in ("position", "total", "runs", "p50_ms", "valid"))
+    assert (None, "no such bundle") == (other["benchmark"]["p50_ms"], other["benchmark"]["error"])
+
+
+def test_what_nobody_could_read_is_cut_or_not_kept(fleet: FleetNow) -> None:
+    label = LabelCount(label="l" * 100_000, count=1, mean_score=0.5)
+    answer = messages.Prediction(item="i" * 100_000, time=NOW, stages_ns={}, top=())
+    fleet.hear(
+        [
+            say("event", Event(level="error", kind="k", message="m" * 50_000), seq=1),
+            say("event", Event(level="error", kind="k", message="m" * 100_000), seq=2),
+            say("metrics", dataclasses.replace(METRICS, labels=(label,)), seq=3, bundle="ab" * 32),
+            say("predictions", Predictions(results=(answer,)), seq=4),
+        ]
+    )
+    fleet.changes()
+    found = fleet.board_document("pi-1")
+
+    assert (1, 1) == (fleet.garbage, len(found["events"]) if found else None)
+    assert len(site.encode(found)) < 10_000
 
 
 def test_figures_that_are_no_numbers_reach_no_page(fleet: FleetNow) -> None:

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.end_to_end import browser
-from tests.host.dashboards.web import looking
+from tests.host.benchmarks import answers
+from tests.host.dashboards.web import feed, looking
+from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.shared.contract import topics
+from tflotilla.shared.contract.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +141,20 @@ def test_what_the_board_looked_at_is_drawn(eyes: looking.Eyes, served: looking.S
     assert eyes.until("document.querySelector('.thumbnail:not([hidden]) canvas')?.width === 96")
     assert eyes.ask(f"new Set({_PIXELS}).size") > 20
     assert all(address.startswith(served.address) for address in eyes.tab.requests())
+
+
+def test_what_was_measured_on_request_is_told(eyes: looking.Eyes, served: looking.Served) -> None:
+    eyes.open("#/boards/pi-002")
+    assert "None was heard of" in eyes.text(".card.benchmark .soft")
+    body = answers.report(board="pi-002")
+    said = Message(board="pi-002", boot="boot-1", seq=9000, time=time.time(), bundle=None, body=body)
+    topic = topics.topic(feed.FLEET, "pi-002", "benchmark")
+
+    served.made.now.hear([Received(topic=topic, payload=said.to_bytes(), at=time.time())])
+
+    assert eyes.until("document.querySelector('.card.benchmark dl').innerText.includes('valid')")
+    facts = eyes.ask(_FACTS)
+    assert ("700", "25.3\N{NARROW NO-BREAK SPACE}µs") == (facts["Invokes"], facts["p50, invoke"])
 
 
 def test_a_board_that_nobody_knows_is_said_to_be_unknown(eyes: looking.Eyes) -> None:

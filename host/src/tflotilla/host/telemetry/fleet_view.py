@@ -122,6 +122,7 @@ class BoardView:
     predictions: tuple[messages.Prediction, ...] = ()
     thumbnail: messages.Thumbnail | None = None
     events: tuple[messages.Event, ...] = ()
+    #: Without its single latencies: up to 100,000 of them.
     benchmark: BenchmarkReport | None = None
     messages: int = 0
     #: Sums over all metrics and predictions that arrived, each message counted once.
@@ -238,7 +239,7 @@ def _fold_body(view: BoardView, message: messages.Message[Any]) -> BoardView:
                 "predicted": view.predicted + len(body.results),
             }
         case BenchmarkReport():
-            changes = {"benchmark": body}
+            changes = {"benchmark": _without_latencies(body)}
         case messages.Event():
             changes = {"events": (body, *view.events)[:_LAST_EVENTS]}
         case DeploymentStatus():
@@ -259,6 +260,13 @@ def _availability(view: BoardView, message: messages.Message[Any], body: message
     if body.status == "offline" and view.availability == "online" and view.boot not in (None, message.boot):
         return {}
     return {"availability": body.status, "boot": message.boot}
+
+
+def _without_latencies(said: BenchmarkReport) -> BenchmarkReport:
+    if said.cell is None or said.cell.measurement is None:
+        return said
+    measurement = dataclasses.replace(said.cell.measurement, latencies_ns=())
+    return dataclasses.replace(said, cell=dataclasses.replace(said.cell, measurement=measurement))
 
 
 def _report(message: messages.Message[Any]) -> Report:

@@ -25,6 +25,8 @@ Tile: `{"board","known":bool (fleet.toml has it),"labels":{k:v},
 `GET /api/boards/NAME` → BoardDetail `{"tile","facts","agent_version","uptime_s","inference","source","outbox_rows",
     "outbox_dropped","missing","duplicates","card":ModelCard|null,
     "deployments":[{"deployment","time","state","title","detail","error"}] (newest first),
+    "benchmark":{"time","request","position","total","model","runtime","threads","runs","p50_ms","p90_ms","p99_ms"
+        (of the invokes),"valid","reasons":[…],"error"}|null (the last configuration that somebody asked to measure),
     "events":[{"time","level","kind","message"}] (newest first),"predictions":[Prediction] (newest first),
     "thumbnail":{"jpeg" (base64),"item","top","time"}|null,"labels":[{"label","count","share","mean_score"}],
     "reference":{"labels":[{"label","share"}],"scores":[10 shares],"samples","data"}|null,"scores":[10 counts],

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from tflotilla.host.dashboards.web.tiles import Tile
     from tflotilla.host.telemetry.fleet_view import BoardView
     from tflotilla.shared.contract import messages
+    from tflotilla.shared.contract.benchmark import BenchmarkReport
     from tflotilla.shared.contract.deployment import DeploymentStatus
     from tflotilla.shared.contract.manifest import Reference
     from tflotilla.shared.contract.messages import Candidate, ModelCard, Prediction
 
 _SHOWN_ANSWERS = 5
 _SHOWN_DEPLOYMENTS = 50
+_MOST_REASONS = 20
 
 
 def document(
@@ -35,6 +37,7 @@ def document(
     card: ModelCard | None,
     series: Series | None,
     past: Sequence[dict[str, Any]] = (),
+    benchmark: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what `GET /api/boards/NAME` answers; without `series`, without that key. `past`: earlier deployments."""
     state = None if view is None else view.state
@@ -53,6 +56,7 @@ def document(
         "card": None if card is None else codec.encode(card),
         "deployments": merged([] if view is None else [deployment(at, said) for at, said in view.deployments], past),
         "events": list(events),
+        "benchmark": benchmark,
         "predictions": [] if view is None else [prediction(each) for each in view.predictions],
         "thumbnail": None if view is None or view.thumbnail is None else thumbnail(view.thumbnail),
         "labels": figures.labels(totals),
@@ -69,7 +73,7 @@ def prediction(said: Prediction) -> dict[str, Any]:
     """Return one answer of a board."""
     stages = {stage: figures.milliseconds(taken) for stage, taken in said.stages_ns.items()}
     return {
-        "item": said.item,
+        "item": figures.text(said.item),
         "time": figures.finite(said.time),
         "top": _answers(said.top),
         "total_ms": stages.get("total"),
@@ -79,12 +83,48 @@ def prediction(said: Prediction) -> dict[str, Any]:
 
 def thumbnail(said: messages.Thumbnail) -> dict[str, Any]:
     """Return what a board looked at; `jpeg` is base64."""
-    return {"jpeg": said.jpeg, "item": said.item, "top": _answers(said.top), "time": figures.finite(said.time)}
+    return {
+        "jpeg": said.jpeg,
+        "item": figures.text(said.item),
+        "top": _answers(said.top),
+        "time": figures.finite(said.time),
+    }
 
 
 def event(said: messages.Event, at: float) -> dict[str, Any]:
     """Return one event; `at` is when the board says that it was."""
-    return {"time": figures.finite(at), "level": said.level, "kind": said.kind, "message": said.message}
+    return {
+        "time": figures.finite(at),
+        "level": said.level,
+        "kind": figures.text(said.kind),
+        "message": figures.text(said.message),
+    }
+
+
+def benchmark_of(said: BenchmarkReport, at: float) -> dict[str, Any]:
+    """Return what a board measured of a bundle, in short: one configuration, or why there are no figures."""
+    cell = said.cell
+    measured = None if cell is None else cell.measurement
+    invoke = {} if measured is None else {each.percent: each.value_ns for each in measured.invoke.percentiles}
+    error = said.error or (None if cell is None or cell.error is None else cell.error.message)
+    return {
+        "time": figures.finite(at),
+        "request": figures.text(said.request),
+        "position": said.position,
+        "total": said.total,
+        "model": None if said.identity is None else figures.text(said.identity.title),
+        "runtime": None if cell is None or cell.runtime is None else f"{cell.runtime.name} {cell.runtime.version}",
+        "threads": None if cell is None else cell.configuration.inference.num_threads,
+        "runs": None if measured is None else measured.runs,
+        "p50_ms": figures.milliseconds(invoke.get(50.0)),
+        "p90_ms": figures.milliseconds(invoke.get(90.0)),
+        "p99_ms": figures.milliseconds(invoke.get(99.0)),
+        "valid": None if measured is None else measured.verdict.valid,
+        "reasons": []
+        if measured is None
+        else [figures.text(each) for each in measured.verdict.reasons[:_MOST_REASONS]],
+        "error": None if error is None else figures.text(error),
+    }
 
 
 def reference(said: Reference) -> dict[str, Any]:
@@ -99,7 +139,7 @@ def reference(said: Reference) -> dict[str, Any]:
 
 
 def _answers(top: Sequence[Candidate]) -> list[dict[str, Any]]:
-    return [{"label": each.label, "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
+    return [{"label": figures.text(each.label), "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
 
 
 def merged(*told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ _NS_PER_MS = 1e6
 _PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0}
 _DIGITS = 4
 _MOST_LABELS = 50
+#: Agents know of five.
+_MOST_STAGES = 32
+#: Whoever may speak as a board may say anything; what is longer nobody reads.
+_LONGEST_TEXT = 2000
 
 
 def finite(value: float | None) -> float | None:
@@ -22,6 +27,11 @@ def finite(value: float | None) -> float | None:
         return float(value) if value is not None and math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def text(said: str) -> str:
+    """Return a text that a board sent, cut to what somebody would read."""
+    return said if len(said) <= _LONGEST_TEXT else f"{said[:_LONGEST_TEXT]}…"
 
 
 def milliseconds(nanoseconds: float | None) -> float | None:
@@ -33,7 +43,7 @@ def milliseconds(nanoseconds: float | None) -> float | None:
 def stages(totals: Totals) -> dict[str, Any]:
     """Return count, p50, p90 and p99 of each stage, from sketches that were added up."""
     found = {}
-    for stage, summed in totals.stages.items():
+    for stage, summed in itertools.islice(totals.stages.items(), _MOST_STAGES):
         figures: dict[str, Any] = {"count": summed.count}
         for name, percent in _PERCENTILES.items():
             try:
@@ -41,7 +51,7 @@ def stages(totals: Totals) -> dict[str, Any]:
             except OverflowError:
                 # A bucket that no clock fills.
                 figures[name] = None
-        found[stage] = figures
+        found[text(stage)] = figures
     return found
 
 
@@ -51,7 +61,7 @@ def labels(totals: Totals) -> list[dict[str, Any]]:
     ordered = sorted(totals.labels.items(), key=lambda item: (-item[1][0], item[0]))
     return [
         {
-            "label": label,
+            "label": text(label),
             "count": count,
             "share": count / winners if winners else None,
             "mean_score": finite(score / count) if count else None,
@@ -64,7 +74,9 @@ def shares(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return each label's share, the greatest first."""
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [{"label": label, "share": count / total if total else None} for label, count in ordered[:_MOST_LABELS]]
+    return [
+        {"label": text(label), "share": count / total if total else None} for label, count in ordered[:_MOST_LABELS]
+    ]
 
 
 def low_confidence_share(totals: Totals) -> float | None:

@@ -24,6 +24,7 @@ from tflotilla.host.telemetry.live import Live
 from tflotilla.host.telemetry.presence import Listening
 from tflotilla.host.telemetry.totals import Totals
 from tflotilla.shared.contract import messages
+from tflotilla.shared.contract.benchmark import BenchmarkReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,8 +42,8 @@ _MOST_PASTS = 200
 _MODELS_EVERY_S = 5.0
 #: A board's clock that says it was longer ago is wrong: it has none that survives a reboot, say.
 _OLDEST_S = 366 * 86400.0
-#: A thumbnail is 128 pixels wide.
-_MOST_THUMBNAIL_BYTES = 200_000
+#: What is longer no agent sends, and the page doesn't keep: a thumbnail is 128 pixels wide, a card names all labels.
+_MOST_BYTES = {"thumbnail": 200_000, "model": 1 << 20, "state": 1 << 16, "event": 1 << 16, "deployment": 1 << 16}
 
 
 @dataclass(slots=True)
@@ -83,6 +84,8 @@ class FleetNow:
         self._events: dict[str, deque[dict[str, Any]]] = {}
         self._series: dict[str, Series] = {}
         self._cards: dict[str, ModelCard] = {}
+        self._benchmarks: dict[str, dict[str, Any]] = {}
+        self._oversized = 0
         self._past: dict[str, list[dict[str, Any]]] = {}
         self._models: tuple[float, dict[str, Any] | None] = (0.0, None)
         self._adding = threading.Lock()
@@ -110,7 +113,8 @@ class FleetNow:
     def hear(self, received: Iterable[Received]) -> None:
         """Take what arrived."""
         for each in received:
-            if len(each.payload) > _MOST_THUMBNAIL_BYTES and each.topic.endswith("/thumbnail"):
+            if len(each.payload) > _MOST_BYTES.get(each.topic.rpartition("/")[2], len(each.payload)):
+                self._oversized += 1
                 continue
             # One at a time: whoever shows must not wait for a flood.
             with self._lock:
@@ -142,6 +146,8 @@ class FleetNow:
                 self._events.setdefault(board, deque(maxlen=_LAST_EVENTS)).appendleft(said)
                 if news is not None:
                     news.events.append(said)
+            case BenchmarkReport():
+                self._benchmarks[board] = board_page.benchmark_of(message.body, message.time)
             case messages.ModelCard():
                 self._cards.pop(message.body.digest, None)
                 self._cards[message.body.digest] = message.body
@@ -165,7 +171,7 @@ class FleetNow:
 
     def _forget(self, board: str) -> None:
         self._live.forget(board)
-        for kept in (self._seen, self._events, self._series, self._tiles):
+        for kept in (self._seen, self._events, self._series, self._tiles, self._benchmarks):
             kept.pop(board, None)
         self._dirty.discard(board)
         self._gone.append(board)
@@ -217,7 +223,7 @@ class FleetNow:
             "connected": self._source[0],
             "reason": self._source[1],
             "tiles": list(self._tiles.values()),
-            "garbage": self._live.garbage,
+            "garbage": self.garbage,
         }
 
     def knows(self, board: str) -> bool:
@@ -240,6 +246,7 @@ class FleetNow:
                 card=self._card(view, digest),
                 series=self._series.get(board, Series()) if series else None,
                 past=self._past.get(board, ()),
+                benchmark=self._benchmarks.get(board),
             )
 
     def remember(self, board: str, deployments: list[dict[str, Any]]) -> None:
@@ -310,8 +317,8 @@ class FleetNow:
 
     @property
     def garbage(self) -> int:
-        """How many payloads could not be understood."""
-        return self._live.garbage
+        """How many payloads could not be understood, or were far too long."""
+        return self._live.garbage + self._oversized
 
     def has(self, board: str) -> bool:
         """Whether there is a tile of that board."""

@@ -11,7 +11,7 @@ import { moveFocus } from "../keys.js";
 import { modelAddress } from "../router.js";
 import { runtimeOf } from "../tiles.js";
 import { answers, latencies, load } from "./board_live.js";
-import { deployments, events, facts, modelCard } from "./board_facts.js";
+import { benchmark, deployments, events, facts, modelCard } from "./board_facts.js";
 
 const AWAY = new Set(["offline", "silent", "unknown"]);
 
@@ -68,6 +68,7 @@ class BoardPage {
     this._load = load(app);
     this._answers = answers(app);
     this._card = modelCard();
+    this._measured = benchmark(app);
     this._facts = facts(app);
     this._deployments = deployments(app);
     this._events = events(app);
@@ -80,6 +81,7 @@ class BoardPage {
         part("Answers", "stream", this._answers.stream)));
     this._rest = h("div", { class: "cards" },
       part("Model", "model", this._card.element),
+      part("Benchmark", "benchmark", this._measured.element),
       part("Board", "facts", this._facts.element),
       part("Deployments", "deployments", this._deployments.element),
       part("Events", "events", this._events.element));
@@ -173,6 +175,7 @@ class BoardPage {
     this._latencies.stages(detail.stages ?? {});
     this._answers.sums(detail);
     this._card.update(detail, modelAddress, runtimeOf);
+    this._measured.update(detail.benchmark ?? null);
     this._facts.update(detail);
     this._deployments.update(detail.deployments ?? []);
     this._events.update(detail.events ?? []);

@@ -1,7 +1,8 @@
 /** What stands still on a board's page: the model, the machine, deployments and events. Nothing known is a dash. */
 
-import { h, keyed, setAttribute, setText, statusMark } from "../dom.js";
+import { h, keyed, setAttribute, setShown, setText, statusMark } from "../dom.js";
 import * as format from "../format.js";
+import { runtimeOf } from "../tiles.js";
 
 /** Words beside their values: {element, update([[word, value]])}. */
 function definitions() {
@@ -50,6 +51,31 @@ function accuracy(evaluation) {
   if (evaluation === null || typeof evaluation.accuracy !== "number") return null;
   const float = typeof evaluation.float_accuracy === "number" ? ` (float ${format.percent(evaluation.float_accuracy, 1)})` : "";
   return `${format.percent(evaluation.accuracy, 1)}${float}`;
+}
+
+/** What was measured last because somebody asked for it, here or elsewhere. */
+export function benchmark(app) {
+  const list = definitions();
+  const none = h("p", { class: "soft", text: "None was heard of since the page's server listens." });
+  const element = h("div", {}, list.element, none);
+  const update = (said) => {
+    setShown(none, said === null);
+    if (said === null) return list.update([]);
+    const [percentiles, bad] = [["p50_ms", "p90_ms", "p99_ms"], said.error !== null || said.valid === false];
+    return list.update([
+      ["Measured", `${format.clock(said.time, app.store.now())}${said.total > 1 ? `, ${said.position} of ${said.total}` : ""}`],
+      ["Bundle", said.model],
+      ["Runtime", runtimeOf(said) || null],
+      ...(said.error === null
+        ? [
+            ["Invokes", format.count(said.runs)],
+            ...percentiles.map((name) => [`${name.slice(0, 3)}, invoke`, format.latency(said[name])]),
+            ["Verdict", said.valid ? "valid" : `not valid: ${said.reasons.join("; ")}`, bad],
+          ]
+        : [["Failed", said.error, bad]]),
+    ]);
+  };
+  return { element, update };
 }
 
 /** What the machine is. */

@@ -126,7 +126,7 @@ function gateTable() {
   const verdicts = h("ul", { class: "history" });
   const update = (detail) => {
     const set = Object.entries(detail.policy.gates).filter(([, limit]) => limit !== null);
-    setText(limits, `Limits: ${set.map(([name, limit]) => `${name.replaceAll("_", " ")} ${limit}`).join(", ")}.`);
+    setText(limits, set.length === 0 ? "No gate is set: the boards' own confirm window alone decides." : `Limits: ${set.map(([name, limit]) => `${name.replaceAll("_", " ")} ${limit}`).join(", ")}.`);
     keyedVerdicts(detail.verdicts.map((verdict, index) => ({ ...verdict, index })));
     // What broke its limit first, then the newest.
     results.update([...detail.gates].reverse().sort((a, b) => a.ok - b.ok));
