@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.host.telemetry import fake_board
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared import sketches
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.tensors import QuantizationScheme

@@ -103,6 +103,14 @@ def test_every_kind_can_be_written_with_what_it_needs() -> None:
             '[alarms.a]\nkind = "offline"\n[webhook]\nurl = "http://x"\nheaders = { "a" = "b\\nc: d" }',
             "alarms.toml: webhook: headers: 'a' can't be sent",
         ),
+        (
+            '[alarms.a]\nkind = "offline"\n[webhook]\nurl = "http://x"\nbody = { a = [2026-01-02, 1] }',
+            "alarms.toml: webhook: body: it must be JSON",
+        ),
+        (
+            '[alarms.a]\nkind = "offline"\n[webhook]\nurl = "http://x"\nbody = { a = { b = inf } }',
+            "alarms.toml: webhook: body: ",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(text: str, expected: str) -> None:

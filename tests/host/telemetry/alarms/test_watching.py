@@ -11,7 +11,7 @@ from tests.host.telemetry.alarms.made import BUNDLE, FLEET, Speaker, card, windo
 from tflotilla.host.telemetry.alarms import rules
 from tflotilla.host.telemetry.alarms.rules import Condition, Rule
 from tflotilla.host.telemetry.alarms.watching import Outcome, Watched, Watching
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import topics
 from tflotilla.shared.contract.manifest import Reference
 
@@ -158,11 +158,15 @@ def test_percentiles_are_those_of_all_runs_and_not_of_windows() -> None:
     assert slow[1].startswith(("p99 89", "p99 90"))
 
 
-def test_a_percentile_needs_runs() -> None:
-    pi, played = Speaker(), Played(rules.Latency(above_ms=50))
-    played.at(0.0, pi.is_online(0.0), pi.says("metrics", window(*(90.0,) * 99), at=0.0))
+@pytest.mark.parametrize(("percentile", "needed"), [(50, 2), (90, 10), (99, 100), (99.9, 1000)])
+def test_a_percentile_needs_runs(percentile: float, needed: int) -> None:
+    pi, played = Speaker(), Played(rules.Latency(above_ms=50, percentile=percentile))
+    played.at(0.0, pi.is_online(0.0), pi.says("metrics", window(*(90.0,) * (needed - 1)), at=0.0))
+    few = played.sight(1.0)
+    played.at(1.5, pi.says("metrics", window(90.0), at=1.5))
 
-    assert (None, "99 runs of 100") == played.sight(1.0)
+    assert (None, f"{needed - 1} runs of {needed}") == few
+    assert played.sight(2.0)[0] is True
 
 
 def test_an_agent_without_sketches_is_told_from_one_without_inferences() -> None:

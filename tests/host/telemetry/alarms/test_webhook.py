@@ -154,6 +154,37 @@ def test_a_file_without_a_url_is_one_line(text: str, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://anna:hush@host/", "must have no login"),
+        ("https://host:99999/", "see its host and its port"),
+        ("https://host:hush/", "see its host and its port"),
+        ("https://host:0/", "a character or a port"),
+        ("https://host/a b", "a character or a port"),
+        ("https://host/hush\u00e9", "percent-encode"),
+        ("https://host/\x7f", "a character or a port"),
+        (f"https://{'a' * 70}/", "see its host and its port"),
+        ("https://[::1", "see its host and its port"),
+    ],
+)
+def test_a_url_that_can_not_be_posted_to_is_found_before_the_first_alarm(
+    url: str, problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        webhook.poster(WebhookConfig(url=url), folder=tmp_path)
+
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["", "two\nlines", "h\u00fcsh"])
+def test_a_token_that_can_not_be_sent_is_one_line(token: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(token)
+
+    with pytest.raises(ConfigError, match=r"webhook\.token_file: .*that is no token"):
+        webhook.poster(WebhookConfig(url="https://host/", token_file="token"), folder=tmp_path)
+
+
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match=r"webhook\.url_file: .*hook: No such file"),

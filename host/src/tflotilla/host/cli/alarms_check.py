@@ -23,8 +23,11 @@ def check(
     Exit codes: 0 they can be used, 3 fleet.toml or a rule is wrong.
     """
     from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.telemetry.alarms import webhook
 
     loaded = alarm_rules.load(Fleet.load(fleet), rules)
+    if loaded.rules.webhook is not None:
+        webhook.poster(loaded.rules.webhook, folder=loaded.folder)
     boards = loaded.watched.boards
     if as_json:
         output.emit_json(

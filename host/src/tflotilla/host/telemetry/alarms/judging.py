@@ -148,7 +148,7 @@ def _latency(condition: rules.Latency, lately: Lately | None) -> Sight:
         if lately is not None and lately.totals.count > 0:
             return _unknown("its agent sends no sketches; upgrade it (`board bootstrap`)")
         return _not_yet("no inference")
-    needed = math.ceil(100 / max(100 - condition.percentile, 1))
+    needed = math.ceil(round(100 / (100 - condition.percentile), 6)) if condition.percentile < 100 else 1  # noqa: PLR2004
     if summed.count < needed:
         return _not_yet(f"{summed.count} runs of {needed}")
     found = summed.percentile(condition.percentile) or 0.0

@@ -202,6 +202,7 @@ class WebhookConfig:
         for name, value in self.headers.items():
             plain = re.fullmatch(r"[A-Za-z0-9-]+", name) and value.isprintable() and value.isascii()
             _check(holds=bool(plain), message=f"headers: {name!r} can't be sent")
+        _check(holds=_is_json(self.body), message="body: it must be JSON: texts, finite numbers, lists, tables")
         for name in sorted(set(_placeholders(self.body)) - set(PLACEHOLDERS)):
             message = f"body: there is no {{{name}}}; there are {', '.join(PLACEHOLDERS)}"
             raise ValueError(message)
@@ -334,6 +335,14 @@ def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str
             hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
             message = f"{where}: unknown key {key[:40]!r}; {hint}"
             raise ConfigError(message)
+
+
+def _is_json(value: Any) -> bool:  # noqa: ANN401 - TOML, which has dates and infinities
+    if isinstance(value, Mapping):
+        return all(_is_json(each) for each in value.values())
+    if isinstance(value, list):
+        return all(_is_json(each) for each in value)
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _placeholders(value: Any) -> list[str]:  # noqa: ANN401 - TOML

@@ -32,7 +32,7 @@ from tflotilla.shared.contract.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
 
 SCHEMA = 1
 _SETTLING_S = 1.0

@@ -134,6 +134,27 @@ class Webhook:
         return None, False
 
 
+def poster(config: WebhookConfig, *, folder: Path) -> Callable[[bytes], urllib.request.Request]:
+    """Return what makes a request of a body; files of the configuration are relative to `folder`.
+
+    Raises:
+        ConfigError: a file can't be read, or what stands in it can't be used; secrets are not repeated.
+
+    """
+    url = _read(folder, "url_file", config.url_file) if config.url is None else config.url
+    _check_url(url)
+    headers = {"Content-Type": "application/json", "User-Agent": "tflotilla", **config.headers}
+    if config.token_file is not None:
+        token = _read(folder, "token_file", config.token_file)
+        if not token or not (token.isascii() and token.isprintable()):
+            message = (
+                f"webhook.token_file: {folder / config.token_file}: that is no token; it is one line of plain text"
+            )
+            raise ConfigError(message)
+        headers["Authorization"] = f"Bearer {token}"
+    return lambda data: urllib.request.Request(url, data=data, headers=headers, method="POST")  # noqa: S310 - checked
+
+
 @contextmanager
 def opened(config: WebhookConfig, *, folder: Path, tell: Callable[[str], None]) -> Iterator[Webhook]:
     """Give a webhook for the time of the block; files of the configuration are relative to `folder`.
@@ -142,23 +163,32 @@ def opened(config: WebhookConfig, *, folder: Path, tell: Callable[[str], None]) 
         ConfigError: a file can't be read, or what stands in it is no URL.
 
     """
-    url = _read(folder, "url_file", config.url_file) if config.url is None else config.url
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        message = f"{folder / 'alarms.toml'}: webhook: its URL must be like https://host/path"
-        raise ConfigError(message)
-    headers = {"Content-Type": "application/json", "User-Agent": "tflotilla", **config.headers}
-    if config.token_file is not None:
-        headers["Authorization"] = f"Bearer {_read(folder, 'token_file', config.token_file)}"
-
-    def request(data: bytes) -> urllib.request.Request:
-        return urllib.request.Request(url, data=data, headers=headers, method="POST")  # noqa: S310 - http or https
-
-    hook = Webhook(request, config, tell)
+    hook = Webhook(poster(config, folder=folder), config, tell)
     try:
         yield hook
     finally:
         hook.close()
+
+
+def _check_url(url: str) -> None:
+    """Refuse what would be found out at the first alarm. Raises ConfigError."""
+    problem = None
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            problem = "its URL must be like https://host/path"
+        elif parts.username is not None or parts.password is not None:
+            problem = "its URL must have no login; a token_file or headers can have one"
+        elif not (url.isascii() and url.isprintable() and " " not in url) or parts.port == 0:
+            problem = "its URL has a character or a port that can't be; percent-encode what is not ASCII"
+        else:
+            # As it is asked for when a connection is made; a part of a name that is too long is found here.
+            parts.hostname.encode("idna")
+    except ValueError:
+        problem = "its URL is none: see its host and its port"
+    if problem is not None:
+        message = f"alarms.toml: webhook: {problem}"
+        raise ConfigError(message)
 
 
 def _read(folder: Path, key: str, name: str | None) -> str:
