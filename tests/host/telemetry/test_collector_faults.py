@@ -39,7 +39,8 @@ class Running:
 
     fleet_file: Path
     folder: Path
-    store: Path
+    #: A file, or a URL.
+    store: Path | str
     more: tuple[str, ...] = ()
     process: subprocess.Popen[str] | None = None
 
@@ -62,6 +63,12 @@ class Running:
     @property
     def said(self) -> str:
         return (self.folder / "said").read_text()
+
+    def end(self) -> None:
+        """End it whatever it does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def signal(self, number: signal.Signals) -> int:
         assert self.process is not None
@@ -91,9 +98,7 @@ def collector(fleet_file: Path, tmp_path: Path) -> Iterator[Running]:
     running = Running(fleet_file=fleet_file, folder=tmp_path, store=tmp_path / "telemetry.db")
     running.start()
     yield running
-    if running.process is not None and running.process.poll() is None:
-        running.process.kill()
-        running.process.wait()
+    running.end()
 
 
 @pytest.fixture
@@ -243,9 +248,7 @@ def test_a_full_disk_is_said_and_waited_for(
 
         assert all_of(talking) == collector.stored()
     finally:
-        if collector.process is not None and collector.process.poll() is None:
-            collector.process.kill()
-            collector.process.wait()
+        collector.end()
 
 
 def test_a_second_collector_from_the_same_folder_says_that_there_is_one(collector: Running) -> None:
