@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tflotilla.host.rollouts.watcher import Watcher
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import topics
 from tflotilla.shared.contract.messages import Availability, Event, LabelCount, Message, Metrics
 

@@ -13,7 +13,7 @@ from tests.host.telemetry.fake_store import FakeStore
 from tflotilla.host.telemetry import collecting
 from tflotilla.host.telemetry.acknowledging import Debts
 from tflotilla.host.telemetry.collecting import Collector, Losses, Maintenance
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.errors import BrokerError, InputError
 

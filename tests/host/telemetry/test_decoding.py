@@ -14,8 +14,8 @@ import pytest
 
 from tests.host.telemetry.fake_board import metrics, predictions, state
 from tflotilla.host.telemetry import decoding
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.errors import ContractError
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.host.telemetry import fake_board
 from tflotilla.host.telemetry.fleet_view import BoardView, FleetView, Sequence
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests import brokers
 from tflotilla.host.telemetry import mqtt, sessions
+from tflotilla.host.telemetry.inbox import Inbox
 from tflotilla.shared.contract.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_why_there_is_no_connection_is_known(config: MqttConfig, tmp_path: Path,
 
 
 def test_what_nobody_takes_is_bounded_in_number_and_bytes() -> None:
-    inbox = mqtt._Inbox(most=5, most_bytes=100)
+    inbox = Inbox(most=5, most_bytes=100)
     inbox.put([(b"a", b"%d" % number, False) for number in range(8)])
     by_number = [each.payload for each in inbox.take(timeout_s=0, most=None)]
     inbox.put([(b"a", b"x" * 60, False), (b"b", b"y" * 60, False)])

@@ -12,8 +12,8 @@ from tests.host.telemetry.fake_board import metrics, predictions, state
 from tflotilla.host.dashboards import bridges
 from tflotilla.host.dashboards.bridges import News, Setting
 from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages, topics
 
 if TYPE_CHECKING:

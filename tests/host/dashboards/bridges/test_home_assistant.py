@@ -19,8 +19,8 @@ from tflotilla.host.dashboards.bridges.serving import Server
 from tflotilla.host.dashboards.home_assistant.wanting import Wants
 from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
 from tflotilla.host.rollouts.journal import database, register
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract import messages
 from tflotilla.shared.contract.deployment import DeploymentState, DeploymentStatus
 from tflotilla.shared.contract.errors import InputError, UsageError

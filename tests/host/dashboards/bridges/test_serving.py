@@ -13,8 +13,8 @@ from tests.host.telemetry.fake_board import metrics, state
 from tflotilla.host.dashboards.bridges import News, Publication
 from tflotilla.host.dashboards.bridges.serving import Server
 from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract.agent_config import MqttConfig
 from tflotilla.shared.contract.errors import BrokerError
 

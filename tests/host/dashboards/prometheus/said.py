@@ -10,8 +10,8 @@ import numpy as np
 from tests.host.telemetry import fake_board
 from tflotilla.host.dashboards.bridges import News
 from tflotilla.host.fleet.inventory.fleet import BoardEntry, Fleet
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared import sketches
 from tflotilla.shared.contract import messages, topics
 

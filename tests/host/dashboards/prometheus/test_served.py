@@ -216,7 +216,7 @@ def test_words_that_are_no_text_spoil_nothing(fleet: said.Said) -> None:
     """JSON can spell half a character, which no UTF-8 can hold."""
     payload = json.loads(fleet.payload("pi-1", said.window(), seq=99))
     payload["labels"][0]["label"] = "\ud800"
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
 
     received = Received(topic="tflotilla/barn/pi-1/metrics", payload=json.dumps(payload).encode(), at=1000.0)
     news = fleet.news(messages=fleet.live.hear([received]))

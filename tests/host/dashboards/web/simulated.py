@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from tests import facts_made
 from tests.facts_made import LITERT, TFLITE
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared import sketches
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.agent_config import InferenceConfig

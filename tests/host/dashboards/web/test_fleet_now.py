@@ -12,7 +12,7 @@ from tests.host.dashboards.web import simulated
 from tests.host.dashboards.web.test_tiles import METRICS, STATE
 from tflotilla.host.dashboards.web import site
 from tflotilla.host.dashboards.web.fleet_now import FleetNow
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import messages, topics
 from tflotilla.shared.contract.messages import Availability, Event, LabelCount, Message, Predictions, Thumbnail
 

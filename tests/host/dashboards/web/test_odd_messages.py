@@ -13,7 +13,7 @@ import pytest
 from tests.host.dashboards.web import simulated
 from tflotilla.host.dashboards.web.fleet_now import FleetNow
 from tflotilla.host.dashboards.web.site import encode
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 
 NOW = 1.8e9
 FLEET = "home"

@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end import browser
 from tests.host.benchmarks import answers
 from tests.host.dashboards.web import feed, looking
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import topics
 from tflotilla.shared.contract.messages import Message
 

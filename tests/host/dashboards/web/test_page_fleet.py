@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end import browser
 from tests.host.dashboards.web import feed, looking, simulated
 from tflotilla.host.fleet.selection import selectors
-from tflotilla.host.telemetry.mqtt import Received
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import messages, topics
 
 if TYPE_CHECKING:

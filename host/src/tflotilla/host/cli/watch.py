@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from tflotilla.host.dashboards.looking import Looking
     from tflotilla.host.fleet.inventory.fleet import Fleet
-    from tflotilla.host.telemetry.mqtt import Connection, Received
+    from tflotilla.host.telemetry.inbox import Received
+    from tflotilla.host.telemetry.mqtt import Connection
 
 _TICK_S = 0.25
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.shared.contract.agent_config import MqttConfig
 
 _TICK_S = 0.1
@@ -133,7 +134,7 @@ class Listener:
         finally:
             self._ready.set()
 
-    def _count(self, received: tuple[mqtt.Received, ...]) -> None:
+    def _count(self, received: tuple[Received, ...]) -> None:
         with self._lock:
             for each in received:
                 before = self._view.boards

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tflotilla.host.rollouts.journal.port import Journal, Lease, Recorded
     from tflotilla.host.rollouts.rollout import Rollout
     from tflotilla.host.rollouts.watcher import Presence
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
 
 #: A conductor that says nothing for so long is gone; longer than any single step of it.
 LEASE_S = 30.0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tflotilla.host.rollouts.evidence import Evidence
     from tflotilla.host.rollouts.policy import Gate
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.shared.contract.messages import Message
 
 Presence = Literal["online", "offline"]

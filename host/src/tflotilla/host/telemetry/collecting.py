@@ -28,7 +28,8 @@ from tflotilla.shared.contract.errors import BrokerError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tflotilla.host.telemetry.mqtt import Connection, Received
+    from tflotilla.host.telemetry.inbox import Received
+    from tflotilla.host.telemetry.mqtt import Connection
     from tflotilla.host.telemetry.store.port import Store
 
 #: What is kept: the numbered channels, and of the retained ones what a reader of the store wants to know.

@@ -22,7 +22,7 @@ from tflotilla.shared.contract import messages, topics
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.shared.contract.messages import Message
 
 #: What serves, what did before, and one that was tried in between.

@@ -18,7 +18,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +28,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from tflotilla.host.telemetry import mqtt_frames
+from tflotilla.host.telemetry.inbox import Inbox, Received
 from tflotilla.shared.contract.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 #: A broker that takes longer to answer a CONNECT of MQTT 5 is taken for one that doesn't understand it.
 _PATIENCE_WITH_5_S = 3.0
 _TICK_S = 0.05
-#: Messages that nobody took; older ones go first, and are counted.
-_MOST_WAITING = 200_000
-_MOST_WAITING_BYTES = 128 << 20
 #: No message of the contract is longer; a broker of MQTT 5 keeps longer ones to itself.
 _MOST_PACKET_BYTES = (8 << 20) + (1 << 16)
 _CHUNK_BYTES = 1 << 18
@@ -55,16 +52,6 @@ _MOST_REFUSED = 1000
 _REFUSALS = frozenset({"Bad user name or password", "Not authorized", "Bad authentication method", "Banned"})
 _OTHER_VERSION = "Unsupported protocol version"
 _TAKEN_OVER = "Session taken over"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """One message as it came. `at` is Unix seconds by this machine's clock."""
-
-    topic: str
-    payload: bytes
-    at: float
-    retained: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,52 +72,13 @@ class Will:
     retain: bool = True
 
 
-class _Inbox:
-    """What arrived and was not taken yet; filled by paho's thread."""
-
-    def __init__(self, *, most: int = _MOST_WAITING, most_bytes: int = _MOST_WAITING_BYTES) -> None:
-        self.arrived = threading.Condition()
-        self._most = most
-        self._most_bytes = most_bytes
-        self.dropped = 0
-        self._waiting: deque[Received] = deque()
-        self._bytes = 0
-
-    def put(self, publications: Sequence[tuple[bytes, bytes, bool]]) -> None:
-        at = time.time()
-        received = [
-            # A topic that is no UTF-8 can't be one of ours.
-            Received(topic=topic.decode(errors="replace"), payload=payload, at=at, retained=retained)
-            for topic, payload, retained in publications
-        ]
-        with self.arrived:
-            self._waiting.extend(received)
-            self._bytes += sum(len(each.payload) for each in received)
-            while len(self._waiting) > self._most or self._bytes > self._most_bytes:
-                self._bytes -= len(self._waiting.popleft().payload)
-                self.dropped += 1
-            self.arrived.notify_all()
-
-    def take(self, *, timeout_s: float, most: int | None) -> tuple[Received, ...]:
-        with self.arrived:
-            self.arrived.wait_for(lambda: self._waiting, timeout=max(0.0, timeout_s))
-            if most is None or len(self._waiting) <= most:
-                received = tuple(self._waiting)
-                self._waiting.clear()
-                self._bytes = 0
-            else:
-                received = tuple(self._waiting.popleft() for _ in range(most))
-                self._bytes -= sum(len(each.payload) for each in received)
-        return received
-
-
 class _Client(paho.Client):
     """paho, but for publications: they are taken off the wire many at a time, at a tenth of the cost.
 
     Bytes go through us; whatever is no publication paho reads by itself, one packet at a time, through `_sock_recv`.
     """
 
-    def __init__(self, inbox: _Inbox, client_id: str, version: Any, *, clean: bool) -> None:  # noqa: ANN401
+    def __init__(self, inbox: Inbox, client_id: str, version: Any, *, clean: bool) -> None:  # noqa: ANN401
         # MQTT 5 is told when it connects.
         legacy = None if version == paho.MQTTv5 else clean
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=legacy, protocol=version)
@@ -199,7 +147,7 @@ class _Client(paho.Client):
 class Connection:
     """A live connection; made by `connect`, used by one thread."""
 
-    def __init__(self, client: _Client, inbox: _Inbox, where: str, protocol: str) -> None:
+    def __init__(self, client: _Client, inbox: Inbox, where: str, protocol: str) -> None:
         self.protocol = protocol
         #: Why there is no connection now; None while there is one.
         self.problem: str | None = None
@@ -373,7 +321,7 @@ def connect(
     """
     where = f"{config.host}:{config.port}"
     password = _password(config, folder)
-    inbox = _Inbox()
+    inbox = Inbox()
     versions = {"auto": (paho.MQTTv5, paho.MQTTv311), "5": (paho.MQTTv5,), "3.1.1": (paho.MQTTv311,)}[config.protocol]
     for version in versions:
         client = _client(config, folder, version, password, inbox, session, will)
@@ -411,7 +359,7 @@ def _client(
     folder: Path,
     version: Any,  # noqa: ANN401
     password: str | None,
-    inbox: _Inbox,
+    inbox: Inbox,
     session: Session | None,
     will: Will | None,
 ) -> _Client:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tflotilla.host.fleet.inventory.fleet import Fleet
+from tflotilla.host.telemetry.inbox import Received
 from tflotilla.host.telemetry.live import Live
-from tflotilla.host.telemetry.mqtt import Received
 from tflotilla.shared.contract.messages import Message
 
 if TYPE_CHECKING:

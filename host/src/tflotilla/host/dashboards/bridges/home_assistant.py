@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tflotilla.host.telemetry.fleet_view import BoardView
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.shared.contract.messages import Message
 
 HELP = """Show every board in Home Assistant, by MQTT discovery: one device per board.

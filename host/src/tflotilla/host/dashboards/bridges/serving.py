@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tflotilla.host.fleet.inventory.fleet import Fleet
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.host.telemetry.live import Live
-    from tflotilla.host.telemetry.mqtt import Received
 
 _TICK_S = 0.25
 #: fleet.toml is looked at that often; what it may take in from elsewhere (Ansible's inventory) counts as well.

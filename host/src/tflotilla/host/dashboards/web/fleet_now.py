@@ -29,7 +29,7 @@ from tflotilla.shared.contract.benchmark import BenchmarkReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tflotilla.host.telemetry.mqtt import Received
+    from tflotilla.host.telemetry.inbox import Received
     from tflotilla.shared.contract.messages import Message, ModelCard
 
 _LAST_EVENTS = 20
