@@ -149,6 +149,16 @@ def test_mistakes_are_one_line(folder: Path, arguments: list[str], code: int, sa
     assert not (folder / "x.csv").exists()
 
 
+def test_a_pipe_is_not_replaced_by_a_file(folder: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    result = tflotilla("export", "-o", str(pipe), folder=folder)
+
+    assert (3, True) == (result.returncode, pipe.is_fifo())
+    assert result.stderr.splitlines()[-1].endswith("pipe can't be written: it is no file")
+
+
 def test_what_fleet_toml_says_of_telemetry_is_checked(tmp_path: Path) -> None:
     for line, said in (
         ("raw_days = 0", "raw_days must be 0.01..36500, not 0"),

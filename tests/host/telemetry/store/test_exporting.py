@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import datetime
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,6 +191,21 @@ def test_a_file_appears_whole_or_not_at_all(store: DatabaseStore, tmp_path: Path
     with pytest.raises(InputError, match="the store went away"):
         exporting.write(dataclasses.replace(table, rows=broken()), folder / "metrics.csv", "csv")
     assert [] == list(folder.iterdir())
+
+
+def test_what_is_no_file_is_not_replaced_by_one(store: DatabaseStore, tmp_path: Path) -> None:
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    table = tables.table(store, "metrics", since=_NOON - 60, until=_NOON + 600)
+
+    with pytest.raises(InputError, match="it is no file"):
+        exporting.write(table, pipe, "csv")
+    exporting.write(table, link, "csv")
+
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert file.read_bytes().startswith(b"time,")
 
 
 def test_a_file_that_cannot_be_written_is_said(store: DatabaseStore, tmp_path: Path) -> None:

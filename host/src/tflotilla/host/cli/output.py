@@ -216,3 +216,6 @@ def check_writable(path: Path) -> None:
     """Find out before long work whether its result can be written. Raises InputError."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path} can't be written: give a file in a folder that exists and is yours")
+    if path.exists() and not path.is_file():
+        # Files are put in their place whole: a device would be replaced, too.
+        raise InputError(f"{path} can't be written: it is no file")

@@ -45,6 +45,10 @@ def write(table: Table, path: Path, form: Format) -> int:
         InputError: the file can't be written.
 
     """
+    # A link stays one: what it leads to is written.
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} can't be written: it is no file")
     try:
         with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
