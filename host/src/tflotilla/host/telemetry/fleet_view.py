@@ -39,12 +39,16 @@ _UNSET_CLOCK = 1577836800.0
 class Sequence:
     """Which numbers of one boot have arrived: ranges (first, last) in order, that do not touch.
 
-    Law: `adding` the same numbers in any order gives equal values, as long as there are at most 256 ranges.
+    Gaps count from the number that was heard first: what a board repeats of the time before, for others, ends no gap of
+    ours. Law: after the first, `adding` the same numbers in any order gives equal values, with at most 256 ranges.
     """
 
     ranges: tuple[tuple[int, int], ...] = ()
     duplicates: int = 0
-    #: Numbers between ranges that were merged to save memory: they count as missing for ever.
+    #: The number that was heard first; 0 before.
+    first: int = 0
+    #: Numbers between ranges that were merged to save memory, before and after the first: they count as not arrived.
+    given_up_before: int = 0
     given_up: int = 0
     #: The last that only the broker's memory told: not counted, because nobody listened when its neighbours were sent.
     retold: int = 0
@@ -52,19 +56,22 @@ class Sequence:
     @property
     def received(self) -> int:
         """How many different numbers arrived."""
-        return sum(last - first + 1 for first, last in self.ranges) - self.given_up
+        return sum(last - first + 1 for first, last in self.ranges) - self.given_up_before - self.given_up
 
     @property
     def missing(self) -> int:
-        """How many numbers between the lowest and the highest that arrived did not."""
+        """How many numbers between the first and the highest that arrived did not."""
         if not self.ranges:
             return 0
-        return self.ranges[-1][1] - self.ranges[0][0] + 1 - self.received
+        arrived = sum(max(0, last - max(self.first, first) + 1) for first, last in self.ranges)
+        return self.ranges[-1][1] - self.first + 1 - arrived + self.given_up
 
     def adding(self, number: int) -> Sequence:
         """Return this with one more number; one that is there already is a duplicate."""
         ranges = self.ranges
-        if ranges and number == ranges[-1][1] + 1:
+        if not ranges:
+            return dataclasses.replace(self, ranges=((number, number),), first=number)
+        if number == ranges[-1][1] + 1:
             # Nearly always: the next one.
             return dataclasses.replace(self, ranges=(*ranges[:-1], (ranges[-1][0], number)))
         position = 0
@@ -81,15 +88,24 @@ class Sequence:
             merged[position] = (number, ranges[position][1])
         else:
             merged.insert(position, (number, number))
-        given_up = self.given_up
-        if len(merged) > _KEPT_RANGES:
-            given_up += merged[1][0] - merged[0][1] - 1
-            merged[:2] = [(merged[0][0], merged[1][1])]
-        return dataclasses.replace(self, ranges=tuple(merged), given_up=given_up)
+        after = dataclasses.replace(self, ranges=tuple(merged))
+        return after if len(merged) <= _KEPT_RANGES else _with_the_oldest_merged(after)
 
     def has(self, number: int) -> bool:
         """Whether a number arrived."""
         return any(first <= number <= last for first, last in self.ranges)
+
+
+def _with_the_oldest_merged(sequence: Sequence) -> Sequence:
+    (lowest, end), (begin, last), *others = sequence.ranges
+    between = range(end + 1, begin)
+    before = len(range(between.start, min(between.stop, sequence.first)))
+    return dataclasses.replace(
+        sequence,
+        ranges=((lowest, last), *others),
+        given_up_before=sequence.given_up_before + before,
+        given_up=sequence.given_up + len(between) - before,
+    )
 
 
 class Report(NamedTuple):
