@@ -64,6 +64,13 @@ def test_pages_fit_their_window(eyes: looking.Eyes, route: str, width: int) -> N
     assert [] == eyes.complaints()
 
 
+def test_an_address_that_is_none_still_tells_whether_the_dashboard_answers(eyes: looking.Eyes) -> None:
+    eyes.open("#/nothing")
+
+    assert "There is no such page" == eyes.text("h1")
+    assert eyes.until("document.getElementById('link').dataset.state === 'live'")
+
+
 @pytest.mark.parametrize("route", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_wrong(eyes: looking.Eyes, axe: str, route: str, scheme: Literal["light", "dark"]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import pytest
 from tests.end_to_end import browser
 from tests.host.benchmarks import answers
 from tests.host.dashboards.web import feed, looking
+from tflotilla.host.telemetry import decoding
 from tflotilla.host.telemetry.inbox import Received
 from tflotilla.shared.contract import topics
-from tflotilla.shared.contract.messages import Message
+from tflotilla.shared.contract.messages import LabelCount, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +157,22 @@ def test_what_was_measured_on_request_is_told(eyes: looking.Eyes, served: lookin
     assert eyes.until("document.querySelector('.card.benchmark dl').innerText.includes('valid')")
     facts = eyes.ask(_FACTS)
     assert ("700", "25.3\N{NARROW NO-BREAK SPACE}µs") == (facts["Invokes"], facts["p50, invoke"])
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_label_without_an_end_does_not_widen_the_page(eyes: looking.Eyes, served: looking.Served, width: int) -> None:
+    label = LabelCount(label="A" * 5000, count=9000, mean_score=0.5)
+    window = next(each for each in served.board("pi-006").window(time.time()) if each.topic.endswith("/metrics"))
+    said = decoding.understood(window.topic, window.payload)
+    assert said is not None
+    body = dataclasses.replace(said.body, labels=(label,))
+    payload = dataclasses.replace(said, body=body, seq=9000 + width).to_bytes()
+    served.made.now.hear([dataclasses.replace(window, payload=payload)])
+
+    eyes.open("#/boards/pi-006", width=width)
+
+    assert eyes.until("document.querySelector('.mix tbody th')?.innerText.length === 201")
+    assert eyes.ask("document.documentElement.scrollWidth") <= width
 
 
 def test_a_board_that_nobody_knows_is_said_to_be_unknown(eyes: looking.Eyes) -> None:

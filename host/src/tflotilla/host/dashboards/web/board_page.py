@@ -73,7 +73,7 @@ def prediction(said: Prediction) -> dict[str, Any]:
     """Return one answer of a board."""
     stages = {stage: figures.milliseconds(taken) for stage, taken in said.stages_ns.items()}
     return {
-        "item": figures.text(said.item),
+        "item": figures.short(said.item),
         "time": figures.finite(said.time),
         "top": _answers(said.top),
         "total_ms": stages.get("total"),
@@ -85,7 +85,7 @@ def thumbnail(said: messages.Thumbnail) -> dict[str, Any]:
     """Return what a board looked at; `jpeg` is base64."""
     return {
         "jpeg": said.jpeg,
-        "item": figures.text(said.item),
+        "item": figures.short(said.item),
         "top": _answers(said.top),
         "time": figures.finite(said.time),
     }
@@ -96,7 +96,7 @@ def event(said: messages.Event, at: float) -> dict[str, Any]:
     return {
         "time": figures.finite(at),
         "level": said.level,
-        "kind": figures.text(said.kind),
+        "kind": figures.short(said.kind),
         "message": figures.text(said.message),
     }
 
@@ -109,10 +109,10 @@ def benchmark_of(said: BenchmarkReport, at: float) -> dict[str, Any]:
     error = said.error or (None if cell is None or cell.error is None else cell.error.message)
     return {
         "time": figures.finite(at),
-        "request": figures.text(said.request),
+        "request": figures.short(said.request),
         "position": said.position,
         "total": said.total,
-        "model": None if said.identity is None else figures.text(said.identity.title),
+        "model": None if said.identity is None else figures.short(said.identity.title),
         "runtime": None if cell is None or cell.runtime is None else f"{cell.runtime.name} {cell.runtime.version}",
         "threads": None if cell is None else cell.configuration.inference.num_threads,
         "runs": None if measured is None else measured.runs,
@@ -139,7 +139,7 @@ def reference(said: Reference) -> dict[str, Any]:
 
 
 def _answers(top: Sequence[Candidate]) -> list[dict[str, Any]]:
-    return [{"label": figures.text(each.label), "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
+    return [{"label": figures.short(each.label), "score": figures.finite(each.score)} for each in top[:_SHOWN_ANSWERS]]
 
 
 def merged(*told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

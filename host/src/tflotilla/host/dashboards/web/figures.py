@@ -19,6 +19,7 @@ _MOST_LABELS = 50
 _MOST_STAGES = 32
 #: Whoever may speak as a board may say anything; what is longer nobody reads.
 _LONGEST_TEXT = 2000
+_LONGEST_NAME = 200
 
 
 def finite(value: float | None) -> float | None:
@@ -29,9 +30,14 @@ def finite(value: float | None) -> float | None:
         return None
 
 
-def text(said: str) -> str:
+def text(said: str, *, most: int = _LONGEST_TEXT) -> str:
     """Return a text that a board sent, cut to what somebody would read."""
-    return said if len(said) <= _LONGEST_TEXT else f"{said[:_LONGEST_TEXT]}…"
+    return said if len(said) <= most else f"{said[:most]}…"
+
+
+def short(said: str) -> str:
+    """Return the name of something, a label say, that a board sent, cut to what a line holds."""
+    return text(said, most=_LONGEST_NAME)
 
 
 def milliseconds(nanoseconds: float | None) -> float | None:
@@ -51,7 +57,7 @@ def stages(totals: Totals) -> dict[str, Any]:
             except OverflowError:
                 # A bucket that no clock fills.
                 figures[name] = None
-        found[text(stage)] = figures
+        found[short(stage)] = figures
     return found
 
 
@@ -61,7 +67,7 @@ def labels(totals: Totals) -> list[dict[str, Any]]:
     ordered = sorted(totals.labels.items(), key=lambda item: (-item[1][0], item[0]))
     return [
         {
-            "label": text(label),
+            "label": short(label),
             "count": count,
             "share": count / winners if winners else None,
             "mean_score": finite(score / count) if count else None,
@@ -75,7 +81,7 @@ def shares(counts: Mapping[str, int]) -> list[dict[str, Any]]:
     total = sum(counts.values())
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        {"label": text(label), "share": count / total if total else None} for label, count in ordered[:_MOST_LABELS]
+        {"label": short(label), "share": count / total if total else None} for label, count in ordered[:_MOST_LABELS]
     ]
 
 

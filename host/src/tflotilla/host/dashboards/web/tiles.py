@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from tflotilla.host.dashboards.web.figures import finite, milliseconds, text
+from tflotilla.host.dashboards.web.figures import finite, milliseconds, short
 from tflotilla.host.telemetry import presence
 from tflotilla.shared.contract.deployment import DeploymentState
 
@@ -120,10 +120,10 @@ def top(view: BoardView | None) -> Tile | None:
         return None
     if view.predictions and view.predictions[0].top:
         best = view.predictions[0].top[0]
-        return {"label": text(best.label), "score": finite(best.score)}
+        return {"label": short(best.label), "score": finite(best.score)}
     if view.metrics is not None and view.metrics.labels:
         commonest = max(view.metrics.labels, key=lambda label: label.count)
-        return {"label": text(commonest.label), "score": finite(commonest.mean_score)}
+        return {"label": short(commonest.label), "score": finite(commonest.mean_score)}
     return None
 
 

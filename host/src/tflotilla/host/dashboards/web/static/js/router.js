@@ -70,6 +70,8 @@ export function start(app, main) {
     if (module === null) {
       root.append(h("h1", { text: "There is no such page" }), h("p", {}, h("a", { href: "#/", text: "To the fleet" })));
       current = {};
+      // Whether the dashboard answers is told here, too.
+      app.feed.follow();
     } else current = module.mount(root, app, { parameter, query }) ?? {};
     document.title = [current.title, app.store.name || null, "tflotilla"].filter(Boolean).join(" · ");
     window.scrollTo(0, 0);
