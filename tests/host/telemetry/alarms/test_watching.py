@@ -125,6 +125,8 @@ def test_a_watcher_takes_over_what_the_one_before_published() -> None:
     elsewhere.at(50.0, retained)
 
     assert [] == said(still.at(52.0))
+    still.connections = 2
+    assert [TOPIC] == list(still.at(53.0).publications)
     assert [2.0] == [alarm.since for alarm in still.watching.firing]
     assert ["pi-1 rule-0 resolved: online"] == said(meanwhile.at(52.0))
     gone = elsewhere.at(52.0)

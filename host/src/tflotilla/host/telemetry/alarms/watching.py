@@ -196,6 +196,8 @@ class Watching:
     def _adopt(self, received: Received) -> None:
         """Take over what a watcher before us said that fires."""
         board = received.topic.split("/")[2]
+        # What we took over is ours to say again when a broker forgot it, and to empty.
+        self._told.add(board)
         for entry in _entries(received.payload):
             self._alarms[board, entry.rule] = stepping.Alarm(
                 board=board,
