@@ -154,6 +154,15 @@ def test_rollups_are_sums_per_span_board_and_bundle(store: DatabaseStore, tmp_pa
         assert {"cat": 2} == json.loads(rows[0]["labels"])
 
 
+def test_years_before_the_first_report_are_not_asked_about(store: DatabaseStore) -> None:
+    """Minutes of a thousand years would be five hundred million spans."""
+    store.maintain(now=_NOON + 60)
+
+    table = tables.table(store, "rollups", since=_NOON - 30_000_000_000, until=_NOON + 86400, span="minute")
+
+    assert ["pi-1", "pi-2"] == [row[2] for row in table.rows]
+
+
 def test_parquet_has_types(store: DatabaseStore, tmp_path: Path) -> None:
     file = tmp_path / "metrics.parquet"
     exporting.write(tables.table(store, "metrics", since=_NOON, until=_NOON + 7200), file, "parquet")

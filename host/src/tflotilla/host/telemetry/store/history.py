@@ -151,6 +151,14 @@ def kept_from(store: DatabaseStore, span: Literal["minute", "hour", "day"]) -> i
         return int(connection.execute(sql.select(marks.forgotten).where(marks.source == f"{span}s")).scalar_one())
 
 
+def began(store: DatabaseStore) -> float | None:
+    """Return from when on anything is there to sum up (Unix seconds). Raises InputError, UnavailableError."""
+    starts = [schema.METRICS.c.time, *(parts.c.start for parts in (schema.MINUTES, schema.HOURS, schema.DAYS))]
+    with _reading(store) as connection:
+        found: list[float | None] = [connection.execute(sql.select(sql.func.min(each))).scalar() for each in starts]
+    return min((each for each in found if each is not None), default=None)
+
+
 def gaps(store: DatabaseStore, *, since: float, boards: Collection[str] | None = None) -> tuple[Gaps, ...]:
     """Return what came of each boot that was heard of since then. Raises InputError, UnavailableError."""
     boots = schema.BOOTS.c

@@ -206,6 +206,9 @@ def _rollups(
     length = SPANS[span]
     # Of spans that were forgotten coarser sums may be left: those are another table's.
     start = max(since // length * length, -(-history.kept_from(store, span) // length) * length)
+    # Of years before the first report there is nothing to ask.
+    first = history.began(store)
+    start = max(start, (until if first is None else first) // length * length)
     while start < until:
         end = start + length * _SPANS_AT_ONCE
         question = history.Question(
