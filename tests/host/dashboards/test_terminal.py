@@ -65,6 +65,30 @@ def test_the_table_of_a_busy_fleet_fits_eighty_columns() -> None:
     assert "by hurt; h n p m i t l s sort, r reverse, j k scroll, q quit" == lines[-1].strip()
 
 
+def test_a_long_name_shortens_words_and_no_figure() -> None:
+    slow = fake_board.metrics()
+    probing = DeploymentStatus(deployment="d", candidate="c", title="t", state=DeploymentState.TRANSFERRING)
+    boards = [board(board="a-board-with-a-name-that-is-too-long"), board(metrics=slow, deployment=probing)]
+    wide = fake_board.predictions(99.0, label="a label that is long").results
+
+    lines = drawn(scene(*boards, board(board="pi", predictions=wide)), keys=True)
+
+    assert max(len(line) for line in lines) <= 80
+    assert 6 == len(lines)
+    assert ["inf/s", "p50", "p99", "°C", "last"] == lines[0].split()[-5:]
+    for line in lines[1:4]:
+        assert " 10.0 25.0 µs 75.0 µs  - " in line
+    assert "transferring" in lines[2]
+
+
+def test_the_line_on_keys_fits_whatever_is_shown() -> None:
+    boards = [board(board=f"pi-{n}") for n in range(3)]
+
+    line = drawn(scene(*boards), looking=Looking(sort="temperature", reverse=True), rows=2, keys=True)[-1]
+
+    assert "by temperature reversed, boards 1 to 2; s sort, r reverse, j k, q quit" == line.strip()
+
+
 def test_a_board_that_only_said_hello_has_dashes() -> None:
     bare = board(state=None, metrics=None, predictions=())
 

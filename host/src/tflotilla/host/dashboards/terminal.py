@@ -43,6 +43,11 @@ _COLUMNS = (
     ("last", "left", 14),
 )
 _STATUS = 1
+#: Where the window is narrow these are shortened; half a figure would be another figure.
+_WORDS = frozenset({"board", "model", "runtime", "last"})
+_HINT = "; h n p m i t l s sort, r reverse, j k scroll, q quit"
+_SHORT_HINT = "; s sort, r reverse, j k, q quit"
+_WIDTH = 80
 _COLOURS = {"online": "green", "offline": "red", "failing": "red", "silent": "yellow", "unknown": "yellow"}
 #: Lines that are no boards: the header, the footer, and the line on keys.
 _OTHER_LINES = 3
@@ -111,7 +116,12 @@ def table(scene: Scene, looking: Looking, *, rows: int | None = None, keys: bool
     # No lines and one space between columns: nine columns are much for eighty characters.
     drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold underline")
     for title, justify, _ in _COLUMNS:
-        drawn.add_column(title, justify="right" if justify == "right" else "left", overflow="ellipsis", no_wrap=True)
+        drawn.add_column(
+            Text(title, no_wrap=True, overflow="ellipsis"),
+            justify="right" if justify == "right" else "left",
+            # What may wrap is what gets narrow; no cell does, for each is told so.
+            no_wrap=title not in _WORDS,
+        )
     for tile in ordered[first : first + rows]:
         stale = tile["status"] in _STALE or scene.deaf_since is not None
         drawn.add_row(
@@ -119,13 +129,15 @@ def table(scene: Scene, looking: Looking, *, rows: int | None = None, keys: bool
                 Text(
                     printable(cell, _COLUMNS[column][2]),
                     style=_COLOURS.get(tile["status"], "cyan") if column == _STATUS else "dim" if stale else "",
+                    no_wrap=True,
+                    overflow="ellipsis",
                 )
                 for column, cell in enumerate(_cells(tile, scene, stale=stale))
             )
         )
     shown = "" if rows >= len(ordered) else f", boards {first + 1} to {min(first + rows, len(ordered))}"
     order = f"by {looking.sort}{' reversed' if looking.reverse else ''}{shown}"
-    hint = "; h n p m i t l s sort, r reverse, j k scroll, q quit" if keys else ""
+    hint = (_HINT if len(order + _HINT) <= _WIDTH else _SHORT_HINT) if keys else ""
     return Group(
         drawn,
         Text(footer(scene), style="dim", no_wrap=True, overflow="ellipsis"),
