@@ -19,6 +19,9 @@ _SCORE_BINS = 10
 #: Labels beyond that many are counted together under this name: a fleet's memory is not a label file's.
 MOST_LABELS = 1000
 OTHER_LABELS = "(other)"
+#: Whoever may speak as a board may make up names without an end, and new ones in each window.
+_LONGEST_LABEL = 1000
+_MOST_STAGES = 64
 
 
 class Totals:
@@ -55,7 +58,9 @@ class Totals:
             self.scores = [a + b for a, b in zip(self.scores, window.scores, strict=True)]
         for stage, latency in window.stages.items():
             if latency.sketch is not None and (stages is None or stage in stages):
-                self._stage(stage, latency.sketch.relative_error).add(latency.sketch)
+                summed = self._stage(stage, latency.sketch.relative_error)
+                if summed is not None:
+                    summed.add(latency.sketch)
 
     def merge(self, other: Totals) -> None:
         """Add another one's sums."""
@@ -69,16 +74,21 @@ class Totals:
             self._add_label(label, count, total)
         self.scores = [a + b for a, b in zip(self.scores, other.scores, strict=True)]
         for stage, summed in other.stages.items():
-            self._stage(stage, summed.relative_error).merge(summed)
+            mine = self._stage(stage, summed.relative_error)
+            if mine is not None:
+                mine.merge(summed)
 
     def _add_label(self, label: str, count: int, score: float) -> None:
+        label = label[:_LONGEST_LABEL]
         if label not in self.labels and len(self.labels) >= MOST_LABELS:
             label = OTHER_LABELS
         before = self.labels.get(label, (0, 0.0))
         self.labels[label] = before[0] + count, before[1] + score
 
-    def _stage(self, stage: str, relative_error: float) -> sketches.Sum:
+    def _stage(self, stage: str, relative_error: float) -> sketches.Sum | None:
         found = self.stages.get(stage)
+        if found is None and len(self.stages) >= _MOST_STAGES:
+            return None
         if found is None or found.relative_error != relative_error:
             # An agent of another precision: what it says from now on is kept, the two can't be added up.
             found = self.stages[stage] = sketches.Sum(relative_error)
