@@ -81,6 +81,7 @@ class Browser:
         self._session: str = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
+        self._call("Page.setLifecycleEventsEnabled", {"enabled": True})
 
     def show(
         self, page: Path | str, *, width: int, scheme: Literal["light", "dark"], height: int = 844, mobile: bool = True
@@ -91,11 +92,9 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self._call("Emulation.setEmulatedMedia", {"features": [feature]})
         # Another hash alone would not load anything.
-        self._call("Page.navigate", {"url": "about:blank"})
-        self._until("Page.loadEventFired")
+        self._load("about:blank")
         self._events.clear()
-        self._call("Page.navigate", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
-        self._until("Page.loadEventFired")
+        self._load(page if isinstance(page, str) else page.resolve().as_uri())
 
     def ask(self, expression: str) -> Any:  # noqa: ANN401 - whatever the expression gives
         """Return the value of a JavaScript expression."""
@@ -172,8 +171,13 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def _until(self, method: str) -> None:
-        while not any(event.get("method") == method for event in self._events):
+    def _load(self, url: str) -> None:
+        """Go there, and wait for that very document: the one before may say late that it is there, too."""
+        wanted = {"name": "load", "loaderId": self._call("Page.navigate", {"url": url})["loaderId"]}
+        while not any(
+            event.get("method") == "Page.lifecycleEvent" and wanted.items() <= event["params"].items()
+            for event in self._events
+        ):
             self._events.append(self._next())
 
     def _next(self) -> dict[str, Any]:
