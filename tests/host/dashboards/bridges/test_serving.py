@@ -136,6 +136,17 @@ def test_what_the_broker_refuses_is_said_once_for_all_boards(scene: Scene) -> No
     assert scene.lines == ["the MQTT broker does not let us write homeassistant/…: Not authorized; see its ACL"]
 
 
+def test_a_bridge_that_could_not_do_its_one_task_fails(scene: Scene) -> None:
+    scene.bridge.steps = 1
+    scene.broker.refused = {"homeassistant/device/tflotilla_barn_pi-1/config": "Not authorized"}
+    with pytest.raises(BrokerError, match="not all was published: the MQTT broker refuses homeassistant/…"):
+        scene.server.serve()
+
+    scene.broker.connected = False
+    with pytest.raises(BrokerError, match="went away before all was published"):
+        scene.server.serve()
+
+
 def test_messages_that_were_lost_here_are_said(scene: Scene) -> None:
     scene.broker.dropped = 3
     for _ in range(2):

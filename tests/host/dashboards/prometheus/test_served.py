@@ -269,7 +269,7 @@ def test_scrapes_and_steps_at_once_give_whole_answers(fleet: said.Said) -> None:
 
 
 def test_an_address_that_is_taken_is_one_line(fleet: said.Said, port: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--listen 127.0.0.1:{port}: .*in use; name another port"):
+    with pytest.raises(ConfigError, match=rf"--listen 127.0.0.1:{port}: .*in use; name another address or port"):
         bridges.module("prometheus").open_bridge(
             bridges.Setting(fleet=fleet.fleet, live=fleet.live, options={"listen": f"127.0.0.1:{port}"})
         )

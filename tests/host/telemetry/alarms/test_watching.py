@@ -257,6 +257,8 @@ def test_temperature_is_held_against_its_bound() -> None:
     played.at(0.0, pi.is_online(0.0), pi.says("metrics", window(temperature_c=81.5), at=0.0))
 
     assert (True, "81.5 °C (at most 80)") == played.sight(1.0)
+    played.at(2.0, pi.says("metrics", window(temperature_c=1e308), at=2.0))
+    assert (True, "1e+308 °C (at most 80)") == played.sight(3.0)
 
 
 def test_what_was_lost_is_counted_from_when_we_listen() -> None:

@@ -196,7 +196,7 @@ def _serving(host: str, port: int, app: Any) -> wsgiref.simple_server.WSGIServer
         return wsgiref.simple_server.make_server(host, port, app, Server, _Handler)
     except OSError as error:
         reason = error.strerror or str(error)
-        message = f"--listen {_spoken(host)}:{port}: {reason}; name another port, or stop what listens there"
+        message = f"--listen {_spoken(host)}:{port}: {reason}; name another address or port, or stop what listens there"
         raise ConfigError(message) from error
 
 

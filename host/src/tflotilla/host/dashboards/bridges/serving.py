@@ -86,12 +86,14 @@ class Server:
         self._connected = True
         self._dropped = 0
         self._told: set[str] = set()
+        self._refused: set[str] = set()
 
     def serve(self, *, until: float | None = None) -> None:
         """Serve until the bridge is done, or that moment has come.
 
         Raises:
-            BrokerError: the broker refuses what must be heard, or does not take what was left to publish at the end.
+            BrokerError: the broker refuses what must be heard, does not take what was left to publish at the end, or
+                did not let a bridge do the one thing that it was started for.
 
         """
         self._broker.subscribe([*topics.every_board(self._fleet.name), *self._bridge.also_hears])
@@ -100,7 +102,13 @@ class Server:
             self.step(timeout_s=wait_s)
         if self._broker.connected:
             self._drain(most=0)
+        elif self._bridge.done:
+            message = "the MQTT broker went away before all was published; run it again"
+            raise BrokerError(message)
         self._tell_refusals()
+        if self._bridge.done and self._refused:
+            message = f"not all was published: the MQTT broker refuses {', '.join(sorted(self._refused))}"
+            raise BrokerError(message)
 
     def step(self, *, timeout_s: float) -> None:
         """Hear for at most that long, and let the bridge take its step."""
@@ -164,7 +172,9 @@ class Server:
     def _tell_refusals(self) -> None:
         for topic, reason in self._broker.refusals().items():
             # One line for a kind of topic, not one for each board.
-            self._tell_once(f"the MQTT broker does not let us write {topic.split('/')[0]}/…: {reason}; see its ACL")
+            kind = f"{topic.split('/')[0]}/…"
+            self._refused.add(kind)
+            self._tell_once(f"the MQTT broker does not let us write {kind}: {reason}; see its ACL")
 
     def _tell_once(self, line: str) -> None:
         if line not in self._told:

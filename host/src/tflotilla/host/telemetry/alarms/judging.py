@@ -112,7 +112,7 @@ def _temperature(condition: rules.Temperature, view: BoardView) -> Sight:
     found = None if view.metrics is None else view.metrics.temperature_c
     if found is None or not math.isfinite(found):
         return _not_yet("no window yet") if view.metrics is None else _unknown("it has no thermometer")
-    return Sight(broken=found > condition.above_c, figure=f"{found:.1f} °C (at most {condition.above_c:g})")
+    return Sight(broken=found > condition.above_c, figure=f"{found:.4g} °C (at most {condition.above_c:g})")
 
 
 def _errors(condition: rules.Errors, view: BoardView, lately: Lately | None) -> Sight:
