@@ -103,6 +103,18 @@ def test_a_board_that_is_taken_out_of_the_fleet_goes(fleet: FleetNow) -> None:
     assert fleet.board_document("pi-1") is None
 
 
+def test_a_board_that_is_taken_out_and_put_back_is_online_once_it_reports(fleet: FleetNow) -> None:
+    fleet.hear([say("availability", ONLINE), say("metrics", METRICS, seq=1)])
+    fleet.know({"pi-2": {}})
+    fleet.know({"pi-1": {}, "pi-2": {}})
+    fleet.changes()
+    before = tile(fleet)["status"]
+    fleet.hear([say("metrics", METRICS, seq=2)])
+    fleet.changes()
+
+    assert ("unknown", "online", None) == (before, tile(fleet)["status"], tile(fleet)["why"])
+
+
 def test_falling_silent_is_told_without_a_message(fleet: FleetNow, clock: Clock) -> None:
     fleet.hear([say("availability", ONLINE), say("state", STATE), say("metrics", METRICS, seq=1)])
     fleet.changes()

@@ -133,7 +133,8 @@ def test_the_last_answer_is_shown_and_without_answers_the_commonest_label() -> N
         (is_in(DeploymentState.PROBING), "probing"),
         (is_in(DeploymentState.SUCCEEDED), "online"),
         (dataclasses.replace(VIEW, state=dataclasses.replace(STATE, worker="failing")), "failing"),
-        (dataclasses.replace(VIEW, availability=None), "unknown"),
+        (dataclasses.replace(VIEW, availability=None), "online"),
+        (dataclasses.replace(VIEW, availability=None, metrics=None), "unknown"),
     ],
 )
 def test_the_status_is_what_the_board_says_of_itself(view: BoardView, word: str) -> None:

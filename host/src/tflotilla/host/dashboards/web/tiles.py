@@ -43,7 +43,8 @@ def status(view: BoardView | None, listening: Listening) -> str:
         return "failing"
     if presence.is_silent(view, listening):
         return "silent"
-    return "online" if view.availability == "online" else "unknown"
+    # Metrics are never kept by the broker: whoever sent some was there, whatever became of its `availability`.
+    return "online" if view.availability == "online" or view.metrics is not None else "unknown"
 
 
 def tile(
