@@ -78,7 +78,9 @@ def test_a_board_without_thumbnails_has_no_picture() -> None:
     assert "image" not in components(Shown(fleet="barn", board="pi-1"))
 
 
-@pytest.mark.parametrize(("window_s", "expiry_s"), [(None, 30), (0.05, 30), (1.0, 30), (10.0, 50), (60.5, 303)])
+@pytest.mark.parametrize(
+    ("window_s", "expiry_s"), [(None, 30), (0.05, 30), (1.0, 30), (10.0, 50), (60.5, 303), (1e308, 18000), (-5.0, 30)]
+)
 def test_figures_expire_after_some_windows(window_s: float | None, expiry_s: int) -> None:
     shown = Shown(fleet="barn", board="pi-1", window_s=window_s)
     figures = [part for part in components(shown).values() if part.get("state_topic", "").endswith("/metrics")]

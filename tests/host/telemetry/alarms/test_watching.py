@@ -160,6 +160,17 @@ def test_percentiles_are_those_of_all_runs_and_not_of_windows() -> None:
     assert slow[1].startswith(("p99 89", "p99 90"))
 
 
+@pytest.mark.parametrize("times", [(1.7e308, -1.7e308), (-1.7e308, 1.7e308), (0.0, 1e15)])
+def test_a_clock_that_jumps_beyond_all_times_stops_nobody(times: tuple[float, float]) -> None:
+    pi, played = Speaker(), Played(rules.Latency(above_ms=50))
+    for second, time in enumerate((*times, *times)):
+        played.at(float(second), pi.says("metrics", window(90.0), at=float(second), done_at=time))
+
+    played.at(10.0, pi.is_online(10.0), *[pi.says("metrics", window(*(90.0,) * 100), at=10.0)])
+
+    assert played.sight(10.5)[0] in (True, None)
+
+
 @pytest.mark.parametrize(("percentile", "needed"), [(50, 2), (90, 10), (99, 100), (99.9, 1000)])
 def test_a_percentile_needs_runs(percentile: float, needed: int) -> None:
     pi, played = Speaker(), Played(rules.Latency(above_ms=50, percentile=percentile))

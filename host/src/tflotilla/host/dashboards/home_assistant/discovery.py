@@ -28,6 +28,8 @@ ASKER = "home-assistant"
 #: A figure that is older than so many windows is no longer shown.
 _WINDOWS_UNTIL_EXPIRED = 5
 _LEAST_EXPIRY_S = 30
+#: agent.toml allows no longer window; a board may say anything.
+_LONGEST_WINDOW_S = 3600.0
 #: Home Assistant keeps no longer states.
 _LONGEST_STATE = 255
 
@@ -226,7 +228,7 @@ def _diagnostic(fleet: str, board: str, name: str) -> dict[str, Any]:
 
 
 def _expiry_s(window_s: float | None) -> int:
-    return max(_LEAST_EXPIRY_S, math.ceil(_WINDOWS_UNTIL_EXPIRED * (window_s or 0)))
+    return max(_LEAST_EXPIRY_S, math.ceil(_WINDOWS_UNTIL_EXPIRED * min(window_s or 0, _LONGEST_WINDOW_S)))
 
 
 def _request(board: str) -> str:

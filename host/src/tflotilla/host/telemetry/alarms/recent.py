@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SLOTS = 3
 #: The fastest message of the last so many seconds, and of as many before, tells a board's clock.
 _DELAYS_FOR_S = 120.0
+#: No clock is further from 1970; two that are could be infinitely far apart.
+_LATEST_S = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,7 @@ class Recent:
 
 def _late_s(board: _Board, message: Message[Any], at: float) -> float:
     """Return how much later than its fastest a board's message came."""
-    delay = at - message.time
+    delay = at - max(-_LATEST_S, min(message.time, _LATEST_S))
     if not board.delays or at - board.delays[0][0] > _DELAYS_FOR_S:
         board.delays = ((at, delay), *board.delays[:1])
     elif delay < board.delays[0][1]:
