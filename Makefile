@@ -11,7 +11,7 @@ export UV_LINK_MODE := copy
 
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo test test-newest test-lab test-fleet test-dashboards test-arm check bench scale lock format clean
+.PHONY: help setup demo test test-device test-newest test-lab test-fleet test-dashboards test-arm check bench scale lock format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,6 +27,9 @@ demo: setup ## the whole story on this machine, in under two minutes (ARGS="--ke
 
 test: setup ## every test that this machine can run; the device's from its wheels, as a board has it
 	@$(BIN)/python -m pytest -n 3 --dist loadscope -m "not fleet and not dashboards" --ignore tests/device --ignore tests/slow --ignore tests/arm $(ARGS)
+	@$(MAKE) test-device
+
+test-device: setup ## the device's tests from its wheels, without TensorFlow, as a board has it
 	@sh tools/test_device.sh $(BIN) ours
 
 test-newest: setup ## the device's tests once more, on the newest Python that boards have
