@@ -167,7 +167,8 @@ _PROBING = DeploymentStatus(deployment="d", candidate="c", title="t", state=Depl
     [
         ({}, 101.0, "online"),
         ({"availability": "offline"}, 101.0, "offline"),
-        ({"availability": None}, 101.0, "unknown"),
+        ({"availability": None}, 101.0, "online"),
+        ({"availability": None, "metrics": None}, 101.0, "unknown"),
         ({}, 200.0, "silent"),
         ({"state": fake_board.state(worker="failing")}, 101.0, "failing"),
         ({"deployment": _PROBING}, 101.0, "probing"),
